@@ -1,0 +1,110 @@
+"""Parameters → sites: every tensor once, with where it stands and how it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from planner.errors import UnsupportedSiteError
+from planner.ir import Initial, Program, Site
+from planner.topology import layers, places
+
+if TYPE_CHECKING:
+    from torch import nn
+
+VECTOR_LIMIT = 65536
+"""Largest vector (one axis) that keeps its own parameters without being asked."""
+
+
+def find_sites(
+    model: nn.Module, program: Program, initials: Mapping[str, Initial]
+) -> tuple[Site, ...]:
+    """The sites of ``model`` in the order of its parameters; tied tensors are one site.
+
+    Args:
+        model: the module that was captured.
+        program: what it was captured as.
+        initials: how each tensor starts, by its first name.
+
+    Raises:
+        UnsupportedSiteError: a trainable tensor stands where the program has no module.
+    """
+    where = {place.path: place for place in places(program)}
+    found = {layer.path: layer for layer in layers(program)}
+    names: dict[int, list[str]] = {}
+    tensors = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+        tensors[id(parameter)] = parameter
+    repeats: dict[str, int] = {}
+    sites: list[Site] = []
+    for key, parameter in tensors.items():
+        name, *aliases = names[key]
+        path, _, attribute = name.rpartition(".")
+        place = where.get(_enclosing(path, where))
+        if place is None:
+            raise UnsupportedSiteError(
+                f"parameter {name!r} belongs to a module that the program does not contain",
+                site=name,
+            )
+        inner = path[len(place.path) :].lstrip(".")
+        local = ".".join(part for part in (place.local, inner) if part)
+        owner = place.type
+        if inner:
+            owner = type(model.get_submodule(path)).__name__
+        role = ".".join(part for part in (place.definition, local, attribute) if part)
+        if place.block:
+            role = ".".join(part for part in (place.type, inner, attribute) if part)
+        owners = [owner_name.rpartition(".")[0] for owner_name in (name, *aliases)]
+        read = [found[_enclosing(p, where)] for p in owners if _enclosing(p, where) in found]
+        uses = sum(layer.uses for layer in read)
+        repeat = repeats.get(role, 0)
+        repeats[role] = repeat + 1
+        site = Site(
+            name=name,
+            aliases=tuple(aliases),
+            owner=owner,
+            parameter=attribute,
+            shape=tuple(parameter.shape),
+            dtype=str(parameter.dtype).removeprefix("torch."),
+            initial=initials[name],
+            role=role,
+            repeat=repeat,
+            depth=min((layer.depth for layer in read), default=0),
+            uses=uses,
+            trainable=parameter.requires_grad,
+        )
+        sites.append(_with_reason(site))
+    return tuple(sites)
+
+
+def _enclosing(path: str, where: Mapping[str, object]) -> str:
+    """The nearest module at or above ``path`` that the program knows."""
+    while path not in where and path:
+        path = path.rpartition(".")[0]
+    return path
+
+
+def _with_reason(site: Site) -> Site:
+    reason = None
+    rows, columns = site.matrix
+    if not site.trainable:
+        reason = "frozen: not trainable"
+    elif not site.dtype.startswith(("float", "bfloat")):
+        reason = f"{site.dtype} tensors are not generated"
+    elif site.uses == 0:
+        reason = "not read by forward"
+    elif min(rows, columns) <= 1 and site.size <= VECTOR_LIMIT:
+        if "Norm" in site.owner:
+            reason = "normalisation"
+        elif site.parameter.startswith("bias") or site.parameter.endswith("bias"):
+            reason = "bias"
+        else:
+            reason = "vector"
+    return replace(site, kept=reason)
+
+
+def dense_parameters(sites: Sequence[Site]) -> int:
+    """Trainable scalars of the dense model, each tensor once."""
+    return sum(site.size for site in sites if site.trainable)

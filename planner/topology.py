@@ -1,0 +1,192 @@
+"""Program → the graph of its layers: which layer feeds which, how deep each lies, what repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import networkx as nx
+
+from planner.ir import (
+    Container,
+    Definition,
+    Instance,
+    Leaf,
+    Node,
+    Program,
+    Shared,
+    references,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a module stands.
+
+    Attributes:
+        path: its dotted path in the model.
+        type: its torch.nn type or its definition.
+        definition: the definition that creates it ("" for the root).
+        local: its path within that definition.
+        block: whether its type is a definition.
+    """
+
+    path: str
+    type: str
+    definition: str
+    local: str
+    block: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A module that computes or holds parameters.
+
+    ``depth`` layers precede it on the longest path; ``uses`` calls read it.
+    """
+
+    path: str
+    depth: int
+    uses: int
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def places(program: Program) -> tuple[Place, ...]:
+    """Every module of the model, parents before children; blocks appear under their definitions."""
+    definitions = {definition.name: definition for definition in program.definitions}
+
+    def visit(node: Node, path: str, definition: str, local: str) -> Iterator[Place]:
+        if isinstance(node, Leaf):
+            yield Place(path, node.type, definition, local)
+        elif isinstance(node, Container):
+            for name, child in node.children:
+                yield from visit(child, _join(path, name), definition, _join(local, name))
+        elif isinstance(node, Instance):
+            yield Place(path, node.definition, definition, local, block=True)
+            for name, child in definitions[node.definition].children:
+                yield from visit(child, _join(path, name), node.definition, name)
+
+    return tuple(visit(program.root, "", "", ""))
+
+
+def layer_graph(program: Program) -> nx.DiGraph[tuple[str, int]]:
+    """The data flow between calls of layers, as a directed acyclic graph.
+
+    Nodes are ``(path, call)``: a module called twice is two nodes. A block that reads parameters of
+    its own is a node as well. Edges point from producer to consumer.
+    """
+    return _Flow(program).graph
+
+
+def layers(program: Program) -> tuple[Layer, ...]:
+    """Depth (longest path from an input, in layers) and number of calls of each layer."""
+    graph = layer_graph(program)
+    depth: dict[str, int] = {}
+    uses: dict[str, int] = {}
+    for generation, nodes in enumerate(nx.topological_generations(graph)):
+        for path, _ in nodes:
+            depth.setdefault(path, generation)
+            uses[path] = uses.get(path, 0) + 1
+    return tuple(Layer(path, depth[path], uses[path]) for path in sorted(depth))
+
+
+_Producers = frozenset[tuple[str, int]]
+
+
+class _Flow:
+    """Runs a program on sets of producers instead of tensors."""
+
+    def __init__(self, program: Program) -> None:
+        self.definitions = {definition.name: definition for definition in program.definitions}
+        self.graph: nx.DiGraph[tuple[str, int]] = nx.DiGraph()
+        self.calls: dict[str, int] = {}
+        self.run(program.root, "", [frozenset() for _ in program.example_inputs])
+
+    def layer(self, path: str, sources: list[_Producers]) -> _Producers:
+        call = self.calls.get(path, 0)
+        self.calls[path] = call + 1
+        node = (path, call)
+        self.graph.add_node(node)
+        self.graph.add_edges_from((source, node) for group in sources for source in sorted(group))
+        return frozenset((node,))
+
+    def run(self, node: Node, path: str, arguments: list[_Producers]) -> _Producers:
+        if isinstance(node, Leaf):
+            return self.layer(path, arguments)
+        if isinstance(node, Container):
+            return self.in_order(node.children, path, arguments)
+        if isinstance(node, Instance):
+            definition = self.definitions[node.definition]
+            if definition.train is None:
+                return self.in_order(definition.children, path, arguments)
+            return self.forward(definition, path, arguments)
+        return frozenset().union(*arguments) if arguments else frozenset()
+
+    def in_order(
+        self, children: tuple[tuple[str, Node], ...], path: str, arguments: list[_Producers]
+    ) -> _Producers:
+        for name, child in children:
+            arguments = [self.run(child, _join(path, name), arguments)]
+        return arguments[0] if arguments else frozenset()
+
+    def forward(self, definition: Definition, path: str, arguments: list[_Producers]) -> _Producers:
+        # The training graph holds every layer that learns.
+        if definition.train is None:
+            return frozenset()
+        known: dict[str, _Producers] = {}
+        for position, item in enumerate(definition.inputs):
+            known[item.name] = arguments[position] if position < len(arguments) else frozenset()
+        for operation in definition.train.operations:
+            values = (*operation.args, *(value for _, value in operation.kwargs))
+            sources = [known.get(name, frozenset()) for name in references(values)]
+            if operation.op == "module":
+                local, node = find(definition, operation.target)
+                known[operation.result] = self.enter(node, _join(path, local), sources)
+            elif operation.op == "attribute":
+                owner = operation.target.rpartition(".")[0]
+                known[operation.result] = self.layer(_join(path, owner) if owner else path, [])
+            else:
+                known[operation.result] = frozenset().union(*sources)
+        output = references(definition.train.output)
+        return frozenset().union(*(known.get(name, frozenset()) for name in output))
+
+    def enter(
+        self, found: tuple[Node, str] | Node, path: str, sources: list[_Producers]
+    ) -> _Producers:
+        if isinstance(found, tuple):
+            # The rest of the target lies inside a child block.
+            node, rest = found
+            if isinstance(node, Instance):
+                local, inner = find(self.definitions[node.definition], rest)
+                return self.enter(inner, _join(path, local), sources)
+            return self.layer(_join(path, rest), sources)
+        return self.run(found, path, sources)
+
+
+def find(definition: Definition, target: str) -> tuple[str, Node | tuple[Node, str]]:
+    """The child at the dotted path ``target``, as (its path with shared names resolved, node).
+
+    Where the path leads into a child block or leaf, the node is (that child, rest of the path).
+    """
+    children = dict(definition.children)
+    node: Node | None = None
+    done: list[str] = []
+    parts = target.split(".")
+    for position, part in enumerate(parts):
+        if node is not None and not isinstance(node, Container):
+            return ".".join(done), (node, ".".join(parts[position:]))
+        node = children[part]
+        done.append(part)
+        if isinstance(node, Shared):
+            local, found = find(definition, node.shared)
+            if position + 1 < len(parts) and not isinstance(found, tuple):
+                return find(definition, ".".join([node.shared, *parts[position + 1 :]]))
+            return local, found
+        if isinstance(node, Container):
+            children = dict(node.children)
+    if node is None:
+        raise KeyError(target)
+    return target, node
