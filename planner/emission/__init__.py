@@ -1,0 +1,134 @@
+"""Plan → standalone source: the plain architecture, the table of sites, the machinery.
+
+Everything is decided here and in the modules beside; templates print. The result is parsed,
+formatted and returned as text: a pure function of the plan.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jinja2
+
+from planner import __version__
+from planner.emission.architecture import class_view, construct, input_doc
+from planner.emission.initial import resets
+from planner.emission.runtime import argument_types, runtime_view, tables
+from planner.errors import PlannerError
+from planner.resources import template_root
+
+if TYPE_CHECKING:
+    from planner.plans import Plan
+
+__all__ = ["emit", "output_path", "template_digest"]
+
+LINE_LENGTH = 100
+
+
+def emit(plan: Plan) -> str:
+    """The source of the module that ``plan`` describes: it needs torch and the standard library.
+
+    Raises:
+        PlanFormatError: the plan holds a name or an operation that no emitted file may contain.
+    """
+    program, sites = plan.program, plan.sites
+    placements = {placement.site: placement for placement in plan.allocation.placements}
+    types = argument_types(program)
+    kept = resets(program, sites, placements)
+    classes = tuple(
+        class_view(definition, types.get(definition.name, {}), kept.lines.get(definition.name, ()))
+        for definition in program.definitions
+    )
+    runtime = runtime_view(program, sites, placements, construct(program.root), bool(kept.table))
+    text = (
+        _environment()
+        .get_template("module.py.jinja")
+        .render(
+            version=__version__,
+            digest=plan.digest,
+            templates=template_digest(),
+            title=runtime.root.base,
+            budget=repr(plan.budget),
+            budget_parameters=plan.budget_parameters,
+            parameters=plan.parameter_count,
+            dense=plan.dense_parameters,
+            inputs=input_doc(program.example_inputs),
+            outputs=input_doc(program.example_outputs),
+            classes=classes,
+            tables=tables(sites, plan.allocation.banks, placements),
+            initial=kept.table,
+            runtime=runtime,
+            unpack=any(buffer.data for d in program.definitions for buffer in d.buffers),
+        )
+    )
+    return _format(_with_imports(text))
+
+
+def template_digest() -> str:
+    """SHA-256 over all templates: tells whether a file was rendered by this version's."""
+    digest = hashlib.sha256()
+    for path in sorted(template_root().glob("*.jinja")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    # The output is Python, not HTML: every string goes through repr or an identifier check instead.
+    return jinja2.Environment(  # noqa: S701
+        loader=jinja2.FileSystemLoader(template_root()),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+_IMPORTS = (
+    (r"\bbase64\.", "import base64"),
+    (r"\bmath\.", "import math"),
+    (r"\boperator\.", "import operator"),
+    (r"\bzlib\.", "import zlib"),
+    (r"\bOrderedDict\(", "from collections import OrderedDict"),
+    (r"\bIterator\b", "from collections.abc import Iterator"),
+    (r"\bMapping\b", "from collections.abc import Mapping"),
+    (r"@dataclass\b", "from dataclasses import dataclass"),
+    (r"\bAny\b", "from typing import Any"),
+)
+
+
+def _with_imports(text: str) -> str:
+    """Put the imports that the body needs at the mark."""
+    header, _, body = text.partition("# imports\n")
+    names = [line for pattern, line in _IMPORTS if re.search(pattern, body)]
+    plain = [line for line in names if line.startswith("import")]
+    plain += [line for line in names if not line.startswith("import")]
+    third = ["import torch"]
+    if re.search(r"\bF\.", body):
+        third.append("import torch.nn.functional as F")
+    third.append("from torch import Tensor, nn")
+    return header + "\n".join([*plain, "", *third]) + "\n" + body
+
+
+def _format(text: str) -> str:
+    """``text`` in the canonical format; a formatter's failure is an error."""
+    from ruff import find_ruff_bin
+
+    ast.parse(text)
+    command = [find_ruff_bin(), "format", "--isolated", "--line-length", str(LINE_LENGTH), "-"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise PlannerError(f"the emitted source cannot be formatted: {done.stderr.strip()}")
+    return done.stdout
+
+
+def output_path(plan_path: Path) -> Path:
+    """Where the module of the plan at ``plan_path`` goes by default: NAME.plan.json → NAME.py."""
+    name = plan_path.name.removesuffix(".json").removesuffix(".plan")
+    return plan_path.with_name(f"{name}.py")

@@ -1,0 +1,280 @@
+"""Definitions as class views: the lines that a template prints, decided here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from planner.emission.expressions import Scope, access, call, identifier, literal
+from planner.emission.forward import statements
+from planner.errors import PlanFormatError
+from planner.ir import (
+    Buffer,
+    Container,
+    Definition,
+    Graph,
+    Input,
+    Instance,
+    Items,
+    Leaf,
+    Mapping,
+    Node,
+    Operation,
+    Ref,
+    Shared,
+    Slot,
+    TensorSpec,
+    Value,
+)
+
+_LEAF = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassView:
+    """One class of the emitted file, as text."""
+
+    name: str
+    base: str
+    doc: str
+    arguments: tuple[str, ...]
+    init: tuple[str, ...]
+    reset: tuple[str, ...]
+    inputs: tuple[str, ...]
+    output: str
+    train: tuple[str, ...]
+    eval: tuple[str, ...]
+
+
+def class_view(definition: Definition, types: dict[str, str], resets: tuple[str, ...]) -> ClassView:
+    """The view of ``definition``; ``types`` gives its constructor arguments' annotations.
+
+    Raises:
+        PlanFormatError: a name is no identifier, or an operation is not allowed.
+    """
+    sizes = dict(_sizes(definition))
+    train: tuple[str, ...] = ()
+    evaluation: tuple[str, ...] = ()
+    output = "Tensor"
+    if definition.train is not None:
+        train = tuple(statements(definition, definition.train, sizes))
+        output = _annotation(definition.train)
+    if definition.eval is not None:
+        evaluation = tuple(statements(definition, definition.eval, sizes))
+    return ClassView(
+        name=identifier(definition.name),
+        base=f"nn.{definition.base}",
+        doc=definition.doc,
+        arguments=tuple(f"{identifier(name)}: {types[name]}" for name in definition.arguments),
+        init=tuple(_init(definition)),
+        reset=tuple(_reset(definition, resets)),
+        inputs=tuple(_parameter(item) for item in definition.inputs),
+        output=output,
+        train=train,
+        eval=evaluation,
+    )
+
+
+def _parameter(item: Input) -> str:
+    kinds = {"tensor": "Tensor", "tensors": "list[Tensor]", "any": "Any"}
+    return f"{identifier(item.name)}: {kinds[item.type]}"
+
+
+def _annotation(graph: Graph) -> str:
+    tensors = {operation.result for operation in graph.operations if operation.tensor}
+    output = graph.output
+    if isinstance(output, Ref):
+        return "Tensor" if output.ref in tensors or not graph.operations else "Any"
+    if isinstance(output, tuple):
+        return "tuple[Tensor, ...]"
+    if isinstance(output, Items):
+        return "list[Tensor]"
+    return "dict[str, Tensor]" if isinstance(output, Mapping) else "Any"
+
+
+def _sizes(definition: Definition) -> Iterator[tuple[str, int]]:
+    """Containers whose children a forward may loop over, by path."""
+
+    def visit(name: str, node: Node) -> Iterator[tuple[str, int]]:
+        if isinstance(node, Container):
+            if node.container in ("ModuleList", "Sequential") and _numbered(node.children):
+                yield name, len(node.children)
+            for key, child in node.children:
+                yield from visit(f"{name}.{key}", child)
+
+    if definition.base in ("ModuleList", "Sequential") and _numbered(definition.children):
+        yield "", len(definition.children)
+    for name, node in definition.children:
+        yield from visit(name, node)
+
+
+def _numbered(children: tuple[tuple[str, Node], ...]) -> bool:
+    return [name for name, _ in children] == [str(index) for index in range(len(children))]
+
+
+# --------------------------------------------------------------------------- construction
+
+
+def construct(node: Node) -> str:
+    """The expression that builds ``node``."""
+    if isinstance(node, Leaf):
+        if not _LEAF.fullmatch(node.type):
+            raise PlanFormatError(f"{node.type!r} cannot be a torch.nn type")
+        parts = [literal(value) for value in node.args]
+        parts += [f"{identifier(key)}={literal(value)}" for key, value in node.kwargs]
+        return f"nn.{node.type}({', '.join(parts)})"
+    if isinstance(node, Instance):
+        parts = [f"{identifier(key)}={literal(value)}" for key, value in node.arguments]
+        return f"{identifier(node.definition)}({', '.join(parts)})"
+    if isinstance(node, Shared):
+        return access("self", node.shared)
+    if node.container == "ModuleDict":
+        pairs = (f"{name!r}: {construct(child)}" for name, child in node.children)
+        return "nn.ModuleDict({" + ", ".join(pairs) + "})"
+    items = _items(node.children)
+    if node.container == "ModuleList":
+        if len(items) == 1 and items[0].startswith("*("):
+            return f"nn.ModuleList{items[0].removeprefix('*')}"
+        return f"nn.ModuleList([{', '.join(items)}])"
+    return f"nn.Sequential({_sequence(node.children)})"
+
+
+def _sequence(children: tuple[tuple[str, Node], ...]) -> str:
+    """Arguments of nn.Sequential."""
+    if _numbered(children):
+        return ", ".join(_items(children))
+    texts = [construct(child) for _, child in children]
+    names = [name for name, _ in children]
+    series = _series(names)
+    if series is not None and len(set(texts)) == 1:
+        prefix, start, stop = series
+        bounds = f"{stop}" if start == 0 else f"{start}, {stop}"
+        return f'OrderedDict((f"{prefix}{{i}}", {texts[0]}) for i in range({bounds}))'
+    if all(name.isidentifier() for name in names):
+        pairs = ", ".join(f"{identifier(n)}={t}" for n, t in zip(names, texts, strict=True))
+        return f"OrderedDict({pairs})"
+    pairs = ", ".join(f"{n!r}: {t}" for n, t in zip(names, texts, strict=True))
+    return f"OrderedDict({{{pairs}}})"
+
+
+def _series(names: list[str]) -> tuple[str, int, int] | None:
+    """(prefix, first, after last) if the names count upwards behind one prefix."""
+    match = re.fullmatch(r"([A-Za-z_][A-Za-z_0-9]*?)(\d+)", names[0]) if len(names) > 1 else None
+    if match is None:
+        return None
+    prefix, start = match[1], int(match[2])
+    if names != [f"{prefix}{start + index}" for index in range(len(names))]:
+        return None
+    return prefix, start, start + len(names)
+
+
+def _items(children: tuple[tuple[str, Node], ...]) -> list[str]:
+    """Positional children; equal neighbours become one starred generator."""
+    texts = [construct(child) for _, child in children]
+    items: list[str] = []
+    position = 0
+    while position < len(texts):
+        run = 1
+        while position + run < len(texts) and texts[position + run] == texts[position]:
+            run += 1
+        if run > 1 and not isinstance(children[position][1], Shared):
+            items.append(f"*({texts[position]} for _ in range({run}))")
+        else:
+            items += [texts[position]] * run
+        position += run
+    return items
+
+
+def _init(definition: Definition) -> Iterator[str]:
+    """The body of ``__init__``."""
+    inherits = definition.base == "Sequential" and definition.train is None
+    if inherits and (_numbered(definition.children) or not _named(definition)):
+        yield f"super().__init__({_sequence(definition.children)})"
+        children: tuple[tuple[str, Node], ...] = ()
+    elif definition.base in ("ModuleList", "Sequential") and _numbered(definition.children):
+        items = ", ".join(_items(definition.children))
+        yield f"super().__init__({items if definition.base == 'Sequential' else f'[{items}]'})"
+        children = ()
+    else:
+        yield "super().__init__()"
+        children = definition.children
+    for name in _stored(definition):
+        yield f"self.{identifier(name)} = {name}"
+    for parameter in definition.parameters:
+        tensor = f"torch.empty({_shape(parameter.shape)}{_dtype(parameter.dtype)})"
+        frozen = "" if parameter.trainable else ", requires_grad=False"
+        yield f"self.{identifier(parameter.name)} = nn.Parameter({tensor}{frozen})"
+    for buffer in definition.buffers:
+        tensor = f"torch.empty({_shape(buffer.shape)}{_dtype(buffer.dtype)})"
+        persistent = "" if buffer.persistent else ", persistent=False"
+        yield f'self.register_buffer("{identifier(buffer.name)}", {tensor}{persistent})'
+    for name, node in children:
+        if name.isidentifier():
+            yield f"self.{identifier(name)} = {construct(node)}"
+        else:
+            yield f"self.add_module({name!r}, {construct(node)})"
+
+
+def _named(definition: Definition) -> bool:
+    return all(name.isidentifier() for name, _ in definition.children)
+
+
+def _shape(shape: Value) -> str:
+    if isinstance(shape, tuple) and shape:
+        return ", ".join(literal(item) for item in shape)
+    return literal(shape)
+
+
+def _dtype(dtype: str) -> str:
+    return "" if dtype == "float32" else f", dtype=torch.{identifier(dtype)}"
+
+
+def _stored(definition: Definition) -> list[str]:
+    """Constructor arguments that a forward reads."""
+    found: set[str] = set()
+
+    def visit(value: object) -> None:
+        if isinstance(value, Slot):
+            found.add(value.slot)
+        elif isinstance(value, tuple):
+            for item in value:
+                visit(item)
+        elif hasattr(value, "__dataclass_fields__"):
+            for name in value.__dataclass_fields__:
+                visit(getattr(value, name))
+
+    visit(definition.train)
+    visit(definition.eval)
+    return [name for name in definition.arguments if name in found]
+
+
+# --------------------------------------------------------------------------- initialisation
+
+
+def _reset(definition: Definition, resets: tuple[str, ...]) -> Iterator[str]:
+    """The body of ``reset_parameters``: kept parameters, then constant buffers."""
+    yield from resets
+    for buffer in definition.buffers:
+        yield f"self.{identifier(buffer.name)}.copy_({_constant(buffer)})"
+
+
+def _constant(buffer: Buffer) -> str:
+    if not buffer.expression:
+        if buffer.data is None or not re.fullmatch(r"[A-Za-z0-9+/=]*", buffer.data):
+            raise PlanFormatError(f"buffer {buffer.name!r} has neither an expression nor data")
+        return f'unpack("{buffer.data}", torch.{identifier(buffer.dtype)}, {literal(buffer.shape)})'
+    known: dict[str, Operation] = {}
+
+    def refuse(path: str) -> str:
+        raise PlanFormatError(f"a constant cannot read {path!r}")
+
+    scope = Scope(lambda name: call(known[name], scope, refuse), refuse)
+    for operation in buffer.expression:
+        known[operation.result] = operation
+    return scope.value(buffer.expression[-1].result).text
+
+
+def input_doc(specs: tuple[TensorSpec, ...]) -> str:
+    """Shapes of example tensors, as a reader writes them."""
+    return ", ".join(f"{spec.dtype}[{', '.join(map(str, spec.shape))}]" for spec in specs)

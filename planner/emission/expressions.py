@@ -1,0 +1,226 @@
+"""Values of a program as source. Every string goes through ``repr`` or an identifier check."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from planner import operations
+from planner.errors import PlanFormatError
+from planner.ir import Items, Mapping, Operation, Ref, Slice, Slot, Special, Training, Value
+
+# Binding strength of operators: an operand binds tighter than its operator, or gets brackets.
+ATOM, POWER, UNARY, TERM, SUM, BITAND, BITXOR, BITOR, COMPARISON, NOT, LOOSE = range(11, 0, -1)
+
+_INFIX = {
+    "pow": ("**", POWER),
+    "mul": ("*", TERM),
+    "truediv": ("/", TERM),
+    "floordiv": ("//", TERM),
+    "mod": ("%", TERM),
+    "matmul": ("@", TERM),
+    "add": ("+", SUM),
+    "sub": ("-", SUM),
+    "and_": ("&", BITAND),
+    "xor": ("^", BITXOR),
+    "or_": ("|", BITOR),
+    "lt": ("<", COMPARISON),
+    "le": ("<=", COMPARISON),
+    "gt": (">", COMPARISON),
+    "ge": (">=", COMPARISON),
+    "eq": ("==", COMPARISON),
+    "ne": ("!=", COMPARISON),
+    "is_": ("is", COMPARISON),
+    "is_not": ("is not", COMPARISON),
+}
+AUGMENTED = {
+    "iadd": "+=",
+    "isub": "-=",
+    "imul": "*=",
+    "itruediv": "/=",
+    "ifloordiv": "//=",
+    "iand": "&=",
+    "ior": "|=",
+    "ixor": "^=",
+    "ipow": "**=",
+}
+_PREFIX = {"neg": "-", "pos": "+", "invert": "~"}
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """Source text and how tightly it binds."""
+
+    text: str
+    strength: int = ATOM
+
+    def within(self, strength: int) -> str:
+        """The text as an operand of an operator of ``strength``."""
+        return self.text if self.strength > strength else f"({self.text})"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """How names read at some place of the file: values of a forward, constructor arguments."""
+
+    value: Callable[[str], Expression]
+    argument: Callable[[str], str]
+
+
+def identifier(name: str) -> str:
+    """``name`` if it is an identifier and no keyword.
+
+    Raises:
+        PlanFormatError: it is not.
+    """
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise PlanFormatError(f"{name!r} cannot be a name in the emitted file")
+    return name
+
+
+def access(base: str, path: str) -> str:
+    """The module or tensor at the dotted ``path`` below ``base``: ``self.layer[0].weight``."""
+    text = base
+    for part in path.split("."):
+        if part.isdigit():
+            text += f"[{int(part)}]"
+        elif part.isidentifier() and not keyword.iskeyword(part):
+            text += f".{part}"
+        else:
+            text = f"{text}.get_submodule({part!r})"
+    return text
+
+
+def literal(value: Value) -> str:
+    """``value`` without references, as source: constructor arguments by their names."""
+
+    def refuse(name: str) -> Expression:
+        raise PlanFormatError(f"{name!r} is not defined here")
+
+    return expression(value, Scope(refuse, str)).text
+
+
+def expression(value: Value, scope: Scope) -> Expression:
+    """``value`` as source."""
+    if isinstance(value, Ref):
+        return scope.value(value.ref)
+    if isinstance(value, Slot):
+        return Expression(scope.argument(identifier(value.slot)))
+    if isinstance(value, Training):
+        return (
+            Expression("self.training") if value.training else Expression("not self.training", NOT)
+        )
+    if value is None or isinstance(value, (bool, str)):
+        return Expression(repr(value))
+    if isinstance(value, (int, float)):
+        return Expression(repr(value), ATOM if value >= 0 else UNARY)
+    if isinstance(value, tuple):
+        items = [expression(item, scope).text for item in value]
+        return Expression(f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})")
+    if isinstance(value, Items):
+        return Expression(f"[{', '.join(expression(item, scope).text for item in value.list)}]")
+    if isinstance(value, Mapping):
+        pairs = (f"{key!r}: {expression(item, scope).text}" for key, item in value.dict)
+        return Expression("{" + ", ".join(pairs) + "}")
+    if isinstance(value, Slice):
+        parts = ["None" if p is None else expression(p, scope).text for p in value.slice]
+        return Expression(f"slice({', '.join(parts)})")
+    return Expression(_special(value))
+
+
+def _special(value: Special) -> str:
+    if value.special == "ellipsis":
+        return "..."
+    if value.special == "float":
+        return f'float("{float(value.text)}")'
+    if value.special == "device":
+        return f"torch.device({value.text!r})"
+    if value.special == "function":
+        if not operations.is_function(value.text):
+            raise PlanFormatError(f"{value.text!r} is not an operation that a plan may use")
+        return function_name(value.text)
+    return f"torch.{identifier(value.text)}"
+
+
+def function_name(target: str) -> str:
+    """A public function as the emitted file writes it."""
+    if target.startswith("torch.nn.functional."):
+        return f"F.{target.rpartition('.')[2]}"
+    return target.removeprefix("builtins.")
+
+
+def call(operation: Operation, scope: Scope, module: Callable[[str], str]) -> Expression:
+    """The right-hand side of an operation; ``module`` gives the text of a module or tensor by path.
+
+    Raises:
+        PlanFormatError: the operation is not on the allow-list.
+    """
+    target = operation.target
+    if operation.op == "attribute":
+        return Expression(module(target))
+    if operation.op == "module":
+        return Expression(
+            f"{module(target)}({_arguments(operation.args, operation.kwargs, scope)})"
+        )
+    if operation.op == "method":
+        if not operations.is_method(target) or not operation.args:
+            raise PlanFormatError(f"{target!r} is not a method that a plan may use")
+        owner = expression(operation.args[0], scope).within(POWER)
+        if target == "__getitem__":
+            return Expression(f"{owner}[{_index(operation.args[1], scope)}]")
+        return Expression(
+            f"{owner}.{target}({_arguments(operation.args[1:], operation.kwargs, scope)})"
+        )
+    if not operations.is_function(target):
+        raise PlanFormatError(f"{target!r} is not an operation that a plan may use")
+    return _function(operation, scope)
+
+
+def _function(operation: Operation, scope: Scope) -> Expression:
+    target, args = operation.target, operation.args
+    name = target.rpartition(".")[2]
+    if target == "builtins.getattr":
+        attribute = args[1]
+        if not isinstance(attribute, str) or attribute not in operations.ATTRIBUTES:
+            raise PlanFormatError(f"{attribute!r} is not an attribute that a plan may read")
+        return Expression(f"{expression(args[0], scope).within(POWER)}.{attribute}")
+    if target.startswith("operator.") and not operation.kwargs:
+        if name in _INFIX and len(args) == 2:
+            sign, strength = _INFIX[name]
+            left, right = expression(args[0], scope), expression(args[1], scope)
+            # Left-associative: an equal operator may stand on the left without brackets.
+            tie = strength - 1 if strength in (TERM, SUM, BITAND, BITXOR, BITOR) else strength
+            return Expression(f"{left.within(tie)} {sign} {right.within(strength)}", strength)
+        if name in _PREFIX:
+            return Expression(f"{_PREFIX[name]}{expression(args[0], scope).within(TERM)}", UNARY)
+        if name == "not_":
+            return Expression(f"not {expression(args[0], scope).within(NOT)}", NOT)
+        if name == "getitem":
+            owner = expression(args[0], scope).within(POWER)
+            return Expression(f"{owner}[{_index(args[1], scope)}]")
+        if name == "contains":
+            left, right = expression(args[1], scope), expression(args[0], scope)
+            return Expression(
+                f"{left.within(COMPARISON)} in {right.within(COMPARISON)}", COMPARISON
+            )
+    return Expression(f"{function_name(target)}({_arguments(args, operation.kwargs, scope)})")
+
+
+def _arguments(args: Sequence[Value], kwargs: Sequence[tuple[str, Value]], scope: Scope) -> str:
+    texts = [expression(value, scope).text for value in args]
+    texts += [f"{identifier(key)}={expression(value, scope).text}" for key, value in kwargs]
+    return ", ".join(texts)
+
+
+def _index(value: Value, scope: Scope) -> str:
+    """What stands between the brackets of a subscript."""
+    if isinstance(value, tuple) and value:
+        inner = ", ".join(_index(item, scope) for item in value)
+        return inner + "," if len(value) == 1 else inner
+    if isinstance(value, Slice):
+        start, stop, step = (
+            "" if part is None else expression(part, scope).text for part in value.slice
+        )
+        return f"{start}:{stop}" + (f":{step}" if step else "")
+    return expression(value, scope).text

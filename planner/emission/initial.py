@@ -1,0 +1,143 @@
+"""How kept parameters start: lines of the classes that hold them.
+
+torch resets its own layers; what a model initialises otherwise is drawn by the class around it:
+one line for a role, whatever number of blocks has it; where blocks differ in numbers that no
+formula gives, a row of a table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from planner.emission.expressions import access
+from planner.errors import PlanFormatError
+from planner.formulas import SCHEMES, SEEN_CALLS
+from planner.ir import Initial, Placement, Program, Site
+from planner.topology import Place, places
+
+
+@dataclass(frozen=True, slots=True)
+class Resets:
+    """Statements by definition, and rows (site, statement on ``tensor``) where blocks differ."""
+
+    lines: Mapping[str, tuple[str, ...]]
+    table: tuple[tuple[str, str], ...]
+
+
+def resets(program: Program, sites: Sequence[Site], placements: Mapping[str, Placement]) -> Resets:
+    """What must be initialised beyond torch's own resets."""
+    by_path = {place.path: place for place in places(program)}
+    siblings = {site.name: site for site in sites}
+    roles: dict[tuple[str, str], list[Site]] = {}
+    generated: set[tuple[str, str]] = set()
+    for site in sites:
+        place = _enclosing(site.name.rpartition(".")[0], by_path)
+        role = _role(site, place)
+        if placements[site.name].generator != "own":
+            generated.add(role)
+        elif not _is_torch_default(site, siblings, place):
+            roles.setdefault(role, []).append(site)
+    lines: dict[str, list[str]] = {}
+    table: list[tuple[str, str]] = []
+    for (definition, local), members in roles.items():
+        texts = {draw(site.initial, access("self", local)) for site in members}
+        if len(texts) > 1 or (definition, local) in generated:
+            # One line for all would write where nothing is kept, or a wrong number.
+            table += [(site.name, draw(site.initial, "tensor")) for site in members]
+        else:
+            lines.setdefault(definition, []).extend(texts)
+    return Resets({name: tuple(group) for name, group in lines.items()}, tuple(table))
+
+
+_FORMULAS = frozenset((*(scheme.text for scheme in SCHEMES), *SEEN_CALLS))
+# Gates of a recurrent layer: its tensors have gates x hidden rows, but for projections.
+_GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+
+
+def _enclosing(path: str, by_path: Mapping[str, Place]) -> Place:
+    while path not in by_path:
+        path = path.rpartition(".")[0]
+    return by_path[path]
+
+
+def _role(site: Site, place: Place) -> tuple[str, str]:
+    """(definition that initialises the tensor, path of the tensor within it)."""
+    path = site.name.rpartition(".")[0]
+    inner = path[len(place.path) :].lstrip(".")
+    if place.block:
+        local, definition = inner, place.type
+    else:
+        local, definition = (
+            ".".join(part for part in (place.local, inner) if part),
+            place.definition,
+        )
+    return definition, ".".join(part for part in (local, site.parameter) if part)
+
+
+def _sibling_weight(site: Site, siblings: Mapping[str, Site]) -> Site | None:
+    return siblings.get(f"{site.name.rpartition('.')[0]}.weight".lstrip("."))
+
+
+def _fan_in(weight: Site) -> int:
+    return math.prod(weight.shape[1:])
+
+
+def _is_fan_in_bias(site: Site, siblings: Mapping[str, Site]) -> bool:
+    """Whether this is torch's default bias: uniform within 1 / sqrt(fan_in) of zero."""
+    weight = _sibling_weight(site, siblings)
+    if weight is None or site.parameter != "bias" or len(weight.shape) < 2:
+        return False
+    expected = 1 / math.sqrt(3 * _fan_in(weight))
+    return (
+        site.initial.family == "uniform"
+        and abs(site.initial.mean) < 0.2 * expected
+        and math.isclose(site.initial.std, expected, rel_tol=2e-5)
+    )
+
+
+def _is_torch_default(site: Site, siblings: Mapping[str, Site], place: Place) -> bool:
+    """Whether torch's own reset of the owner draws the tensor like this."""
+    if place.block:
+        return False
+    start = site.initial
+    if "Norm" in place.type:
+        expected = 1.0 if site.parameter == "weight" else 0.0
+        return start.family == "constant" and start.mean == expected
+    if place.type == "MultiheadAttention" and site.parameter.endswith("bias"):
+        return start.family == "constant" and start.mean == 0.0
+    if site.parameter == "bias":
+        return _is_fan_in_bias(site, siblings)
+    if place.type in ("Linear", "Conv1d", "Conv2d", "Conv3d"):
+        return start.formula == "kaiming_uniform_(a=5**0.5)"
+    if place.type in _GATES:
+        expected = math.sqrt(_GATES[place.type] / (3 * site.shape[0]))
+        return start.family == "uniform" and math.isclose(start.std, expected, rel_tol=2e-5)
+    if place.type == "Embedding":
+        return start.family == "normal" and (start.mean, start.std) == (0.0, 1.0)
+    return False
+
+
+def draw(initial: Initial, tensor: str) -> str:
+    """The call of ``torch.nn.init`` that draws ``tensor`` from ``initial``.
+
+    Raises:
+        PlanFormatError: its formula is not one of the known schemes.
+    """
+    if initial.formula:
+        if initial.formula not in _FORMULAS:
+            raise PlanFormatError(f"{initial.formula!r} is not an initialiser that a plan may use")
+        function, _, rest = initial.formula.partition("(")
+        inner = rest.removesuffix(")")
+        return f"nn.init.{function}({tensor}{', ' + inner if inner else ''})"
+    if initial.family == "constant":
+        if initial.mean in (0.0, 1.0):
+            return f"nn.init.{'ones' if initial.mean else 'zeros'}_({tensor})"
+        return f"nn.init.constant_({tensor}, {initial.mean!r})"
+    if initial.family == "normal":
+        mean = f"mean={initial.mean!r}, " if initial.mean else ""
+        return f"nn.init.normal_({tensor}, {mean}std={initial.std!r})"
+    reach = math.sqrt(3) * initial.std
+    low, high = (float(f"{initial.mean + sign * reach:.6g}") for sign in (-1, 1))
+    return f"nn.init.uniform_({tensor}, {low!r}, {high!r})"
