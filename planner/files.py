@@ -1,0 +1,52 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from planner.errors import OutputError
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write ``text`` as UTF-8 with its own line ends; ``path`` is never seen half-written.
+
+    The text goes to a temporary file in the same folder, to the disk, and then in ``path``'s place.
+
+    Raises:
+        OutputError: the folder is missing, the path is a folder, permission, a full disk.
+    """
+    try:
+        target = Path(path)
+        if target.is_dir():
+            raise OutputError(f"cannot write {target}: it is a folder; give a file name")
+        if not target.parent.is_dir():
+            raise OutputError(f"cannot write {target}: there is no folder {target.parent}")
+        # A link stays a link: what it points to is replaced.
+        target = Path(os.path.realpath(target))
+        number, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        try:
+            with os.fdopen(number, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(_mode(target))
+            Path(name).replace(target)
+        except BaseException:
+            with suppress(OSError):
+                Path(name).unlink()
+            raise
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _mode(target: Path) -> int:
+    """Permissions of the file that is replaced, or those that a new file gets."""
+    if target.exists():
+        return target.stat().st_mode & 0o7777
+    # The mask can only be read by setting it.
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
