@@ -1,0 +1,209 @@
+"""The ``npas`` command: reads options, calls the library, prints what it returns.
+
+Results go to standard output, everything else to standard error. Modules that are slow to import
+are imported in the command that needs them.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+import planner
+from planner.errors import PlannerError
+
+if TYPE_CHECKING:
+    from planner.ir import Generator, TensorSpec
+    from planner.plans import Plan
+
+app = typer.Typer(
+    help="Plan how a PyTorch model shares parameters under a budget, and emit it as source.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "bool")
+
+PlanFile = Annotated[Path, typer.Argument(metavar="PLAN.json", help="A plan.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+EverySite = Annotated[bool, typer.Option("--sites", help="List every site in a row of its own.")]
+
+
+def main() -> None:
+    """Run the command; an error that the user caused is one message and exit status 1."""
+    try:
+        app()
+    except PlannerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"npas {planner.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Options that need no command."""
+
+
+@app.command("plan")
+def plan_model(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="package.module:callable, path/to/file.py:callable, torchvision:NAME, timm:NAME "
+            "or hf:CONFIG.json.",
+        ),
+    ],
+    budget: Annotated[
+        str, typer.Option(help="Parameters to allow: 10%, 0.1x, 18M, 2500000 or 64MB.")
+    ],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="SHAPE", help="An example input: 1x3x224x224, 2x64:int64."),
+    ] = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Option("--arg", metavar="KEY=VALUE", help="An argument of MODEL's callable."),
+    ] = None,
+    generators: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Generators to choose from: own,mix,hash.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every choice that is free.")] = 0,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(help="The solver's limit, in its own seconds: the same on every machine."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the plan here.")
+    ] = None,
+    module: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the emitted module here, too.")
+    ] = None,
+    as_json: AsJson = False,
+    every_site: EverySite = False,
+) -> None:
+    """Plan MODEL under a budget and report the plan."""
+    example_inputs = [_input(text) for text in inputs] if inputs else None
+    keywords = dict(_argument(text) for text in arguments or ())
+    made = planner.plan(
+        model,
+        budget,
+        example_inputs,
+        arguments=keywords,
+        generators=cast("list[Generator]", generators.split(",")) if generators else None,
+        seed=seed,
+        deterministic_limit=time_limit,
+    )
+    source = planner.emit(made) if module else ""
+    if output:
+        _write(made.to_json(), output)
+    if module:
+        _write(source, module)
+    _report(made, as_json=as_json, every_site=every_site)
+
+
+@app.command()
+def emit(
+    path: PlanFile,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the source here.")
+    ] = None,
+) -> None:
+    """Render a plan as Python source, by default on standard output."""
+    from planner.plans import read_plan
+
+    source = planner.emit(read_plan(path))
+    if output:
+        _write(source, output)
+    else:
+        print(source, end="")
+
+
+@app.command()
+def inspect(path: PlanFile, as_json: AsJson = False, every_site: EverySite = False) -> None:
+    """Report a plan."""
+    from planner.plans import read_plan
+
+    _report(read_plan(path), as_json=as_json, every_site=every_site)
+
+
+@app.command()
+def check(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Folders, or files NAME.plan.json.")
+    ],
+) -> None:
+    """Compare each NAME.py with what NAME.plan.json beside it renders to; exit 1 if they differ."""
+    from planner.outputs import check_outputs
+
+    checked = check_outputs(paths)
+    print(f"{len(checked)} generated file{'s' if len(checked) > 1 else ''} up to date")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of plans."""
+    from planner.plans import plan_schema
+
+    print(json.dumps(plan_schema(), indent=2))
+
+
+def _input(text: str) -> TensorSpec:
+    """``2x64:int64``: lengths, and a dtype where it is not float32."""
+    from planner.ir import TensorSpec
+
+    shape, _, dtype = text.partition(":")
+    lengths = shape.split("x")
+    if not all(length.isdecimal() for length in lengths) or (dtype and dtype not in _DTYPES):
+        raise typer.BadParameter(
+            f"{text!r} is not a shape such as 1x3x224x224 or 2x64:int64; "
+            f"the dtypes are {', '.join(_DTYPES)}",
+            param_hint="--input",
+        )
+    return TensorSpec(tuple(int(length) for length in lengths), dtype or "float32")
+
+
+def _argument(text: str) -> tuple[str, object]:
+    """``key=value``: a Python literal, and text where it is none."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--arg")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+def _write(text: str, path: Path) -> None:
+    planner.write(text, path)
+    print(f"wrote {path}", file=sys.stderr)
+
+
+def _report(plan: Plan, *, as_json: bool, every_site: bool) -> None:
+    if as_json:
+        from planner.summary import summarise
+
+        print(json.dumps(dataclasses.asdict(summarise(plan, every_site=every_site)), indent=2))
+    else:
+        from planner.reporting import print_report
+
+        print_report(plan, every_site=every_site)

@@ -1,0 +1,187 @@
+"""The command: results on standard output, messages on standard error, and what exits with what."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cli
+import planner
+
+ROOT = Path(__file__).parents[1]
+SMALL = [f"{ROOT / 'tests' / 'zoo' / 'mlp.py'}:mlp", "--arg", "width=64"]
+
+
+def npas(*arguments, cwd):
+    """Run the command in a process of its own; returns (exit status, output, messages)."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import cli; cli.main()", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    """A folder with a plan and its module, and what the command printed."""
+    folder = tmp_path_factory.mktemp("planned")
+    files = ["-o", "small.plan.json", "--module", "small.py"]
+    status, output, messages = npas("plan", *SMALL, "--budget", "30%", *files, "--json", cwd=folder)
+    assert status == 0, messages
+    return folder, output, messages
+
+
+def test_help_names_every_command(tmp_path):
+    status, output, _ = npas("--help", cwd=tmp_path)
+    assert status == 0
+    for command in ("plan", "emit", "inspect", "check", "schema"):
+        assert f" {command} " in output
+
+
+def test_version(tmp_path):
+    assert npas("--version", cwd=tmp_path) == (0, f"npas {planner.__version__}\n", "")
+
+
+def test_plan_prints_json_alone_and_says_what_it_wrote(planned):
+    folder, output, messages = planned
+    totals = json.loads(output)["totals"]
+    plan = planner.Plan.from_json((folder / "small.plan.json").read_text())
+    assert totals["emitted"] == plan.parameter_count <= totals["budget"]
+    assert messages == "wrote small.plan.json\nwrote small.py\n"
+
+
+def test_plan_prints_the_report(tmp_path):
+    status, output, messages = npas("plan", *SMALL, "--budget", "30%", cwd=tmp_path)
+    assert (status, messages) == (0, "")
+    assert "budget" in output
+    assert max(len(line) for line in output.splitlines()) <= 80
+    assert not list(tmp_path.iterdir())
+
+
+def test_relative_files_modules_inputs_and_arguments(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\n"
+        "def net(sizes, name):\n"
+        "    assert name == 'plain text'\n"
+        "    return nn.Sequential(*(nn.Linear(sizes[0], sizes[0]) for _ in range(sizes[1])))\n"
+    )
+    options = ["--budget", "0.5x", "--input", "3x48", "--arg", "sizes=[48, 4]"]
+    options += ["--arg", "name=plain text", "--generators", "own,hash", "--seed", "7", "--json"]
+    by_file = npas("plan", "net.py:net", *options, cwd=tmp_path)
+    by_module = npas("plan", "net:net", *options, cwd=tmp_path)
+    for status, output, messages in (by_file, by_module):
+        assert status == 0, messages
+        report = json.loads(output)
+        assert report["totals"]["dense"] == 4 * (48 * 48 + 48)
+        assert report["seed"] == 7
+        assert {row["generator"] for row in report["generated"]} == {"hash"}
+
+
+def test_emit_prints_what_it_would_write(planned, tmp_path):
+    folder, _, _ = planned
+    plan = folder / "small.plan.json"
+    status, output, messages = npas("emit", plan, cwd=tmp_path)
+    assert (status, messages) == (0, "")
+    assert output == (folder / "small.py").read_text()
+    ast.parse(output)
+    assert npas("emit", plan, "-o", "again.py", cwd=tmp_path) == (0, "", "wrote again.py\n")
+    assert (tmp_path / "again.py").read_text() == output
+
+
+def test_inspect_reports_what_plan_reported(planned):
+    folder, output, _ = planned
+    assert npas("inspect", "small.plan.json", "--json", cwd=folder) == (0, output, "")
+
+
+def test_inspect_lists_every_site_on_request(planned):
+    folder, _, _ = planned
+    plan = planner.Plan.from_json((folder / "small.plan.json").read_text())
+    _, output, _ = npas("inspect", "small.plan.json", "--sites", cwd=folder)
+    assert {site.name for site in plan.sites} <= set(output.split())
+
+
+def test_check_accepts_fresh_files_and_shows_how_others_differ(planned, tmp_path):
+    folder, _, _ = planned
+    generated = tmp_path / "generated" / "inner"
+    generated.mkdir(parents=True)
+    for name in ("small.plan.json", "small.py"):
+        (generated / name).write_text((folder / name).read_text())
+    assert npas("check", "generated", cwd=tmp_path) == (0, "1 generated file up to date\n", "")
+
+    source = generated / "small.py"
+    lines = source.read_text().splitlines(keepends=True)
+    source.write_text("".join([*lines[:-1], "# edited\n"]))
+    status, output, messages = npas("check", "generated", cwd=tmp_path)
+    assert (status, output) == (1, "")
+    assert messages.startswith("error: ")
+    assert "-# edited\n" in messages
+    assert f"+{lines[-1]}" in messages
+
+    source.unlink()
+    status, _, messages = npas("check", generated / "small.plan.json", cwd=tmp_path)
+    assert status == 1
+    assert "small.py" in messages
+
+
+def test_check_of_nothing_fails(tmp_path):
+    status, _, messages = npas("check", ".", cwd=tmp_path)
+    assert status == 1
+    assert "no plan" in messages
+
+
+def test_schema_is_json(tmp_path):
+    status, output, _ = npas("schema", cwd=tmp_path)
+    assert status == 0
+    assert json.loads(output)["type"] == "object"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["plan", *SMALL, "--budget", "a lot"], "a lot"),
+        (["plan", *SMALL, "--budget", "10"], "least"),
+        (["plan", *SMALL, "--budget", "10%", "--generators", "magic"], "magic"),
+        (["plan", "nowhere.py:model", "--budget", "10%"], "nowhere.py"),
+        (["plan", *SMALL, "--budget", "10%", "-o", "nowhere/plan.json"], "nowhere"),
+        (["emit", "nowhere.plan.json"], "nowhere.plan.json"),
+        (["inspect", "broken.plan.json"], "plan"),
+    ],
+    ids=["budget", "minimum", "generator", "model", "output", "missing", "broken"],
+)
+def test_what_the_user_causes_is_one_message(arguments, said, tmp_path):
+    (tmp_path / "broken.plan.json").write_text("{")
+    status, output, messages = npas(*arguments, cwd=tmp_path)
+    assert (status, output) == (1, "")
+    assert messages.startswith("error: ")
+    assert said in messages
+    assert "Traceback" not in messages
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.plan.json"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--input", "2xx3"], ["--input", "2x3:complex"], ["--arg", "width"], ["--seed", "x"]]
+)
+def test_options_that_cannot_be_read_are_usage_errors(wrong, tmp_path):
+    status, output, messages = npas("plan", *SMALL, "--budget", "10%", *wrong, cwd=tmp_path)
+    assert (status, output) == (2, "")
+    assert wrong[0] in messages
+
+
+def test_other_exceptions_keep_their_traceback(monkeypatch, planned):
+    def fail(_):
+        raise RuntimeError("a bug")
+
+    folder, _, _ = planned
+    monkeypatch.setattr(sys, "argv", ["npas", "emit", str(folder / "small.plan.json")])
+    monkeypatch.setattr(planner, "emit", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main()

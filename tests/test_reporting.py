@@ -1,0 +1,175 @@
+"""A report's figures add up, and its text fits a terminal and a pipe alike."""
+
+import dataclasses
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from planner.patterns import collapse_names
+from planner.reporting import print_report
+from planner.summary import summarise
+from small_plans import small_plan
+
+
+def changed(plan, **fields):
+    return plan.model_copy(update=fields)
+
+
+def text_of(plan, *, every_site=False, width=80, **console):
+    out = io.StringIO()
+    print_report(
+        plan,
+        Console(file=out, width=width, highlight=False, **console),
+        every_site=every_site,
+    )
+    return out.getvalue()
+
+
+def test_totals_count_every_parameter_once():
+    totals = summarise(small_plan()).totals
+    assert totals.emitted == 64 + 128 + 2 + 4 * 8 == 226
+    assert totals.unused == 259 - 226
+    assert totals.compression == pytest.approx(288 / 226, rel=1e-5)
+    assert totals.gradient_bytes == totals.momentum_bytes == 4 * 226
+    assert totals.adam_bytes == 8 * 226
+
+
+def test_frozen_parameters_have_no_gradient():
+    plan = small_plan()
+    sites = tuple(
+        dataclasses.replace(site, trainable=False) if site.name == "0.bias" else site
+        for site in plan.sites
+    )
+    totals = summarise(changed(plan, sites=sites)).totals
+    assert totals.gradient_bytes == 4 * (226 - 8)
+
+
+def test_gradients_have_the_type_of_the_sites():
+    plan = small_plan()
+    sites = tuple(dataclasses.replace(site, dtype="bfloat16") for site in plan.sites)
+    assert summarise(changed(plan, sites=sites)).totals.gradient_bytes == 2 * 226
+
+
+def test_banks_say_how_much_they_are_read():
+    ring, pair = summarise(small_plan()).banks
+    assert (ring.sites, ring.elements, ring.reads, ring.compression) == (3, 192, 3.0, 3.0)
+    assert (pair.sites, pair.elements, pair.reads) == (1, 64, 1.0)
+    assert pair.compression == pytest.approx(64 / 130, rel=1e-5)
+
+
+@pytest.mark.parametrize("every_site", [False, True])
+def test_rows_cover_every_element_once(every_site):
+    plan = small_plan()
+    summary = summarise(plan, every_site=every_site)
+    listed = sum(row.elements for row in summary.generated)
+    kept = sum(row.elements for row in summary.kept)
+    dense = sum(site.size for site in plan.sites)
+    assert listed == dense if every_site else listed + kept == dense
+    assert sum(row.count for row in summary.generated) == (8 if every_site else 4)
+    assert sum(row.share for row in summary.generated) == pytest.approx(listed / dense, rel=1e-5)
+
+
+def test_repeated_sites_share_a_row():
+    first, second = summarise(small_plan()).generated
+    assert (first.name, first.count, first.generator) == ("{0..2}.weight", 3, "hash")
+    assert (second.name, second.count, second.detail) == ("3.weight", 1, "K=2")
+
+
+def test_kept_sites_are_counted_by_reason():
+    (kept,) = summarise(small_plan()).kept
+    assert (kept.reason, kept.sites, kept.elements) == ("one value a channel", 4, 32)
+
+
+def test_summary_is_plain_json():
+    summary = dataclasses.asdict(summarise(small_plan()))
+    assert json.loads(json.dumps(summary))["totals"]["emitted"] == 226
+
+
+@pytest.mark.parametrize(
+    ("names", "patterns"),
+    [
+        ([], []),
+        (["conv.weight"], ["conv.weight"]),
+        (["a.0.w", "a.1.w"], ["a.{0,1}.w"]),
+        (["a.0.w", "a.1.w", "a.2.w"], ["a.{0..2}.w"]),
+        (["a.10.w", "a.2.w", "a.9.w"], ["a.{2,9,10}.w"]),
+        (["a.0.1.w", "a.0.2.w", "a.3.1.w", "a.3.2.w"], ["a.{0,3}.{1,2}.w"]),
+        (["a.0.1.w", "a.0.2.w", "a.3.1.w"], ["a.{0,3}.1.w", "a.0.2.w"]),
+        (["a.0.w", "b.0.w", "a.1.w"], ["a.{0,1}.w", "b.0.w"]),
+    ],
+)
+def test_names_collapse_to_patterns_that_cover_them_alone(names, patterns):
+    collapsed = collapse_names(names)
+    assert [pattern for pattern, _ in collapsed] == patterns
+    assert sorted(name for _, matched in collapsed for name in matched) == sorted(names)
+
+
+@pytest.mark.parametrize("every_site", [False, True])
+def test_text_fits_eighty_columns_and_has_no_boxes(every_site):
+    text = text_of(small_plan(), every_site=every_site)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert text.isascii()
+    assert "\x1b" not in text
+
+
+def test_long_names_are_folded_not_cut():
+    plan = small_plan()
+    long = "encoder." + "layer_with_a_long_name." * 4 + "weight"
+    sites = (dataclasses.replace(plan.sites[0], name=long), *plan.sites[1:])
+    placements = (
+        dataclasses.replace(plan.allocation.placements[0], site=long),
+        *plan.allocation.placements[1:],
+    )
+    allocation = dataclasses.replace(plan.allocation, placements=placements)
+    text = text_of(changed(plan, sites=sites, allocation=allocation))
+    assert max(len(line) for line in text.splitlines()) <= 80
+    firsts = "".join(line.partition(" ")[0] for line in text.splitlines())
+    assert long in firsts
+
+
+def test_names_are_not_read_as_markup():
+    plan = changed(small_plan(), spec="[red]model.py:make[/red]")
+    assert "[red]model.py:make[/red]" in text_of(plan)
+
+
+def test_names_cannot_command_the_terminal():
+    plan = changed(small_plan(), spec="\x1b[2Jmodel.py\r\n:make")
+    text = text_of(plan)
+    assert "\x1b" not in text
+    assert "\\x1b[2Jmodel.py\\r\\n:make" in text
+
+
+def test_large_figures_and_long_bank_names_fit():
+    plan = small_plan()
+    name = "model.decoder.layers.attention.projection"
+    bank = dataclasses.replace(plan.allocation.banks[0], name=name, size=400 * 10**9)
+    placements = tuple(
+        dataclasses.replace(placement, bank=name) if placement.bank == "ring" else placement
+        for placement in plan.allocation.placements
+    )
+    sites = (dataclasses.replace(plan.sites[0], shape=(128_256, 16_384)), *plan.sites[1:])
+    banks = (bank, *plan.allocation.banks[1:])
+    allocation = dataclasses.replace(plan.allocation, banks=banks, placements=placements)
+    text = text_of(changed(plan, sites=sites, allocation=allocation))
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "400,000,000,000" in text
+    assert "128256x16384" in text
+
+
+def test_notes_are_printed():
+    assert "note: planned on a Tuesday" in text_of(
+        changed(small_plan(), notes=("planned on a Tuesday",))
+    )
+
+
+def test_no_color_is_respected(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[3" not in text_of(small_plan(), force_terminal=True)
+
+
+def test_every_total_is_in_the_text():
+    text = text_of(small_plan())
+    for figure in ("288", "259", "226", "33", "904 B", "1.81 kB", "optimal", "gap 1.00%"):
+        assert figure in text
