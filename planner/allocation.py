@@ -1,0 +1,207 @@
+"""Chooses a bank and a generator for each site, and the size of each bank, under a budget.
+
+Sets
+    c ∈ C       classes: M_c sites of n_c elements that nothing tells apart; w_c = n_c · importance
+    g ∈ G       candidate groups of the evidence, at most one bank each
+    o ∈ O_c     options of a class (generator, K or rank or copies, group g(o) or none);
+                O_cg those with g(o) = g
+
+Variables, all integers
+    y[c,o] ∈ {0,1}     sites of c take option o
+    k[c,o] ∈ 0..M_c    how many do
+    all[c] ∈ {0,1}     all of c keep their own parameters
+    some[c] ≥ 0        how many do besides an option; split[c] ∈ {0,1}: some[c] > 0
+    m[g] ≥ 0           parameters of the bank of g; used[g] ∈ {0,1}
+    U[g], V[c,g], S ≥ 0  worth of a bank's size, of what a site of c sees of it, of what is spent
+
+Constraints
+    1. choice (``add_choice``)        all[c] + Σ_o y[c,o] = 1;  y[c,o] ≤ k[c,o] ≤ M_c · y[c,o];
+                                      own[c] + Σ_o k[c,o] = M_c, own[c] = M_c · all[c] + some[c];
+                                      split[c] ≤ some[c] ≤ (M_c - 1) · split[c];
+                                      split[c] + all[c] ≤ 1; neither if "own" is not in the menu
+    2. size (``add_sizes``)           m[g] ≥ Σ_{o ∈ O_cg} need_o · y[c,o] for each c;
+                                      m[g] ≤ room_o where y[c,o]; m[g] = 0 where not used[g]
+                                      m[g] ≥ n_c · (split[c] + Σ_{o ∈ O_cg} y[c,o] - 1): a class is
+                                      split only where the bank holds one of its sites
+    3. coverage (``add_coverage``)    m[g] ≤ Σ_{c, o ∈ O_cg} reads_o · k[c,o]
+    4. budget (``add_budget``)        spent = kept + Σ_c n_c · own[c] + Σ_g m[g]
+                                      + Σ_{c,o} (cost_o · k[c,o] + fixed_o · y[c,o]) ≤ budget;
+                                      D · S ≤ SPENDING · spent
+    5. worth of size (``add_share``)  D · U[g] ≤ slope · m[g] + intercept · Σ w_c · k[c,o] for each
+                                      piece of SHARE: N · SHARE(m / N), N the group's elements
+    6. visibility (``add_visible``)   D · V[c,g] ≤ M_c · (slope · m[g] + intercept · n_c · Σ y[c,o])
+                                      for each piece of VISIBLE, the last one per site that shares
+
+Objective (``objective_of``)
+    maximise S + Σ_g U[g] + Σ_{c,g} V[c,g] + Σ_c ⌊own_value_c / D⌋ · own[c]
+             + Σ_{c,o} ⌊value_o / D⌋ · k[c,o] - bank · banks
+
+where value_o is w_c · (BONUS - DISSIMILARITY · d_cg), plus the worth of their size for options
+without a group, and banks counts the banks in use. D scales the worth of own parameters to about
+RANGE units, bank is one part in BANKS of it (``planner.valuation``). The functions named are those
+of ``planner.solver_model``, the tables stand in ``planner.formulation``.
+
+Properties. N · SHARE(m / N) is concave and homogeneous, so equal shares are best, and a merger of
+groups never loses worth of size. Own parameters have the greatest worth at a share of 1, so that
+at the dense count every site that may keeps its own. Constraints other than 4 do not depend on the
+budget, so a larger one never lowers the optimum. Coefficients are integers, one worker searches
+from a fixed seed to a deterministic limit, and a second solve holds the objective and minimises
+Σ rank · variable (``_settle``), so that of equal optima one is canonical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from ortools.sat.python import cp_model
+
+from planner.construction import construct
+from planner.errors import InfeasibleBudgetError, SolveLimitError
+from planner.formulation import Problem, formulate
+from planner.ir import GENERATORS, Allocation, Evidence, Generator, Site, Solution
+from planner.placement import place
+from planner.solver_model import (
+    Variables,
+    add_budget,
+    add_hint,
+    add_share,
+    add_visible,
+    constrain,
+    decision_of,
+    objective_of,
+    spent,
+)
+from planner.validation import check
+from planner.valuation import Decision, Scale, scale_of, spending, worth
+
+MENU: tuple[Generator, ...] = tuple(name for name in GENERATORS if name != "tie")
+
+
+def allocate(
+    sites: Sequence[Site],
+    evidence: Evidence,
+    budget: int,
+    *,
+    seed: int = 0,
+    generators: tuple[Generator, ...] = MENU,
+    deterministic_limit: float = 2.0,
+) -> Allocation:
+    """The best allocation of at most ``budget`` trainable parameters, checked.
+
+    Args:
+        sites: all parameter tensors of the model, in its order.
+        evidence: candidate groups, by site name.
+        budget: parameters that the emitted model may have, everything counted.
+        seed: of the solver, and of the hashes' permutations and signs.
+        generators: what may make a shareable site. One that no generator of the menu fits keeps
+            its own parameters, as do sites with ``kept``.
+        deterministic_limit: the solver's effort, in its own machine-independent seconds.
+
+    Raises:
+        InfeasibleBudgetError: ``budget`` is below the least possible, which it carries.
+        SolveLimitError: the solver found nothing within its limit.
+        AllocationError: the evidence does not fit the sites, or a generator is unknown.
+    """
+    problem = formulate(sites, evidence, generators)
+    scale = scale_of(problem)
+    start = construct(problem, budget, scale)
+    if start is None:
+        start = _least(problem, seed, 5 * deterministic_limit)
+        minimum = spending(problem, start)
+        if minimum > budget:
+            raise InfeasibleBudgetError(
+                f"{budget} parameters are too few: the least possible for this model is {minimum}, "
+                f"{problem.kept} of them in tensors that keep their own",
+                budget=budget,
+                minimum=minimum,
+            )
+    decision, solution = _solve(problem, budget, scale, start, seed, deterministic_limit)
+    banks, placements = place(sites, evidence, problem, decision, seed)
+    allocation = Allocation(budget, banks, placements, solution, generators)
+    check(sites, allocation)
+    return allocation
+
+
+def _solve(
+    problem: Problem, budget: int, scale: Scale, start: Decision, seed: int, limit: float
+) -> tuple[Decision, Solution]:
+    """The best decision found from ``start``, made canonical."""
+    v = constrain(problem, budget)
+    for group, joins in enumerate(problem.joins()):
+        if joins:
+            add_share(v, problem, group, joins, scale)
+    for number in range(len(problem.classes)):
+        add_visible(v, problem, number, scale)
+    add_budget(v, problem, budget, scale)
+    objective = objective_of(v, problem, scale)
+    v.model.maximize(objective)
+    add_hint(v, problem, start, scale)
+    solver = _run(v, seed, limit, scale.tolerance)
+    if solver is None:
+        raise SolveLimitError(
+            f"the solver found no allocation within its limit of {limit}; raise the limit"
+        )
+    bound = round(solver.best_objective_bound)
+    decision = decision_of(solver, v, problem)
+    if worth(problem, decision, scale) + scale.tolerance >= bound:
+        decision = _settle(v, problem, scale, objective, decision, seed, limit / 4)
+    value = worth(problem, decision, scale)
+    status: Literal["OPTIMAL", "FEASIBLE"] = (
+        "OPTIMAL" if value + scale.tolerance >= bound else "FEASIBLE"
+    )
+    return decision, Solution("cp-sat", status, value, max(value, bound))
+
+
+def _least(problem: Problem, seed: int, limit: float) -> Decision:
+    """The decision with the fewest parameters."""
+    v = constrain(problem, None)
+    v.model.minimize(spent(v, problem))
+    solver = _run(v, seed, limit)
+    if solver is None or round(solver.objective_value) > round(solver.best_objective_bound):
+        raise SolveLimitError(
+            f"the least number of parameters was not found within a limit of {limit}; raise it"
+        )
+    return decision_of(solver, v, problem)
+
+
+def _settle(
+    v: Variables,
+    problem: Problem,
+    scale: Scale,
+    objective: Any,
+    found: Decision,
+    seed: int,
+    limit: float,
+) -> Decision:
+    """Of the decisions that are no worse than ``found``, the first in a fixed order of costs."""
+    v.model.add(objective >= worth(problem, found, scale)).with_name("objective")
+    ranks = [(o + 1) * taken for (_, o), taken in v.taken.items()]
+    sizes = [(group + 1) * size for group, size in v.size.items()]
+    v.model.minimize(sum(ranks) + sum(sizes) - (len(v.size) + 1) * spent(v, problem))
+    v.model.clear_hints()  # type: ignore[no-untyped-call]
+    add_hint(v, problem, found, scale)
+    solver = _run(v, seed, limit)
+    return found if solver is None else decision_of(solver, v, problem)
+
+
+def _run(v: Variables, seed: int, limit: float, tolerance: int = 0) -> cp_model.CpSolver | None:
+    """The solver after its search, or None if it has no solution to read."""
+    error = v.model.validate()
+    if error:
+        raise AssertionError(error)
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = 1
+    solver.parameters.random_seed = seed % 2**31
+    # The relaxation of all constraints is tight here; cuts and probing add little but time.
+    solver.parameters.cut_level = 0
+    solver.parameters.linearization_level = 2
+    solver.parameters.cp_model_probing_level = 0
+    solver.parameters.symmetry_level = 0
+    # CP-SAT 9.15 cuts off optimal solutions when it merges at-most-one and linear constraints; a
+    # limit of 0 turns that step of its presolve off.
+    solver.parameters.presolve_inclusion_work_limit = 0
+    solver.parameters.absolute_gap_limit = tolerance
+    solver.parameters.max_deterministic_time = limit
+    status = solver.solve(v.model)
+    return solver if status in {cp_model.OPTIMAL, cp_model.FEASIBLE} else None

@@ -1,0 +1,210 @@
+"""Feasible allocations by rule: the solver's starting point, quick at any size.
+
+``construct`` proposes coherent sharings (every class in its largest group that is alike enough) and
+mixings (every class by itself, with more than one template a site), then goes over the groups and
+classes once or twice and keeps each change that adds to the solver's own objective. For any such
+choice of options the banks grow in order of the worth of one more parameter (``_fill``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from planner.formulation import DISSIMILARITY, SHARE, TEMPLATES, Option, Problem, SiteClass
+from planner.valuation import Decision, Scale, spending, worth
+
+_BEARABLE = (1000, 160, 80, 40, 20, 0)
+_ROUNDS = 2
+_EFFORT = 200_000
+
+_Choice = tuple[int | None, int]
+_Choices = tuple[_Choice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A decision with its worth."""
+
+    value: int
+    decision: Decision
+
+
+def construct(problem: Problem, budget: int, scale: Scale) -> Decision | None:
+    """The best allocation that the rules find within ``budget``, or None."""
+    best: _Found | None = None
+    for choices in _proposals(problem):
+        best = _better(problem, choices, budget, scale, best)
+    if best is None:
+        return None
+    for _ in range(_ROUNDS):
+        before = best.value
+        for change in islice(_changes(problem), _patience(problem)):
+            choices = tuple(
+                change.get(number, choice) for number, choice in enumerate(best.decision.choices)
+            )
+            best = _better(problem, choices, budget, scale, best) or best
+        if best.value == before:
+            break
+    return best.decision
+
+
+def _patience(problem: Problem) -> int:
+    """How many changes are tried in a round: fewer where each takes longer."""
+    return _EFFORT // (1 + len(problem.classes) + len(problem.groups))
+
+
+def _better(
+    problem: Problem, choices: _Choices, budget: int, scale: Scale, best: _Found | None
+) -> _Found | None:
+    """``best``, or the decision with ``choices`` if that is worth more."""
+    if best is not None and choices == best.decision.choices:
+        return best
+    for options in (choices, None):
+        decision = _fill(problem, options or choices, budget)
+        if decision is None:
+            return best
+        value = worth(problem, decision, scale)
+        if best is None or value > best.value:
+            best = _Found(value, decision)
+        choices = _upgraded(problem, decision)
+    return best
+
+
+def _proposals(problem: Problem) -> Iterator[_Choices]:
+    sizes: dict[int, int] = {}
+    for item in problem.classes:
+        for group in {option.group for option in item.options if option.group is not None}:
+            sizes[group] = sizes.get(group, 0) + item.size * len(item.sites)
+    if all(item.may_own for item in problem.classes):
+        yield ((None, 0),) * len(problem.classes)
+        # All but one class: what fits just below the dense count.
+        for number, item in enumerate(problem.classes[: _patience(problem)]):
+            alone = _sharing(item, {group: -size for group, size in sizes.items()}, 1000)
+            yield tuple(
+                alone if other == number else (None, 0) for other in range(len(problem.classes))
+            )
+    for bearable in _BEARABLE:
+        yield tuple(_sharing(item, sizes, bearable) for item in problem.classes)
+    for templates in TEMPLATES:
+        yield tuple(_mixing(item, sizes, templates) for item in problem.classes)
+
+
+def _changes(problem: Problem) -> Iterator[dict[int, _Choice]]:
+    """Everything that can join a group does, or one class leaves all groups."""
+    for joins in problem.joins():
+        for templates in (0, *TEMPLATES):
+            change = _joining(problem, joins, templates)
+            if len(change) == 1 or (change and not templates):
+                yield change
+    for number, item in enumerate(problem.classes):
+        if item.may_own:
+            yield {number: (None, 0)}
+        for index, option in enumerate(item.options):
+            if option.group is None:
+                yield {number: (index, len(item.sites))}
+
+
+def _joining(problem: Problem, joins: list[tuple[int, int]], templates: int) -> dict[int, _Choice]:
+    """For each class that can: its first option in a group, or its mix of ``templates``."""
+    change: dict[int, _Choice] = {}
+    for number, index in joins:
+        item = problem.classes[number]
+        option = item.options[index]
+        if _mixes(option, templates) if templates else option.generator != "mix":
+            change.setdefault(number, (index, len(item.sites)))
+    return change
+
+
+def _mixes(option: Option, templates: int) -> bool:
+    return option.generator == "mix" and option.parameter == templates
+
+
+def _upgraded(problem: Problem, decision: Decision) -> _Choices:
+    """The best option of each class in the group it is in, now that its bank has a size."""
+    choices = []
+    for item, (choice, count) in zip(problem.classes, decision.choices, strict=True):
+        group = None if choice is None else item.options[choice].group
+        if group is None or choice is None:
+            choices.append((choice, count))
+            continue
+        size, reads = decision.sizes[group], item.options[choice].reads
+        fitting = [
+            (option.value, -index)
+            for index, option in enumerate(item.options)
+            if option.group == group
+            and option.need <= size
+            and option.reads >= min(reads, size)
+            and (option.room is None or size <= option.room)
+        ]
+        choices.append((-max(fitting)[1] if fitting else choice, count))
+    return tuple(choices)
+
+
+def _sharing(item: SiteClass, sizes: dict[int, int], bearable: int) -> _Choice:
+    """The largest group whose dissimilarity costs at most ``bearable`` thousandths."""
+    best: tuple[tuple[int, ...], int] | None = None
+    for index, option in enumerate(item.options):
+        if option.group is None or (option.generator == "mix" and item.may_own):
+            continue
+        cost = -option.value * 1000 // (DISSIMILARITY * item.weight)
+        key = (cost <= bearable, sizes[option.group], option.value, -option.need, -index)
+        if best is None or key > best[0]:
+            best = key, index
+    if best is not None:
+        return best[1], len(item.sites)
+    if item.may_own:
+        return None, 0
+    cheapest = min(range(len(item.options)), key=lambda o: (item.options[o].cost, o))
+    return cheapest, len(item.sites)
+
+
+def _mixing(item: SiteClass, sizes: dict[int, int], templates: int) -> _Choice:
+    """A mix of K templates in the class's smallest group."""
+    found = [
+        (sizes[option.group], index)
+        for index, option in enumerate(item.options)
+        if option.group is not None and _mixes(option, templates)
+    ]
+    if found:
+        return min(found)[1], len(item.sites)
+    return (None, 0) if item.may_own else _sharing(item, sizes, 1000)
+
+
+def _fill(problem: Problem, choices: _Choices, budget: int) -> Decision | None:
+    """Sizes the banks: what each needs, then what is left where it is worth most."""
+    count = len(problem.groups)
+    least, most, weight = [0] * count, [0] * count, [0] * count
+    rooms: dict[int, int] = {}
+    for item, (choice, shared) in zip(problem.classes, choices, strict=True):
+        option = None if choice is None else item.options[choice]
+        if option is None or option.group is None:
+            continue
+        group = option.group
+        least[group] = max(least[group], option.need)
+        most[group] += option.reads * shared
+        weight[group] += item.weight * shared
+        if option.room is not None:
+            rooms[group] = min(option.room, rooms.get(group, option.room))
+    used = [group for group in range(count) if weight[group]]
+    for group in used:
+        most[group] = min(most[group], rooms.get(group, most[group]))
+        if least[group] > most[group]:
+            return None
+    sizes = list(least)
+    left = budget - spending(problem, Decision(choices, tuple(sizes)))
+    if left < 0:
+        return None
+    for piece, (slope, intercept) in enumerate(SHARE):
+        for group in used:
+            kink = most[group]
+            if piece + 1 < len(SHARE):
+                # Where this piece and the next are equal.
+                lower, higher = SHARE[piece + 1]
+                steepness = (slope - lower) * problem.resolution
+                kink = min(kink, weight[group] * (higher - intercept) // steepness)
+            grown = max(sizes[group], min(kink, sizes[group] + left))
+            left -= grown - sizes[group]
+            sizes[group] = grown
+    return Decision(choices, tuple(sizes))

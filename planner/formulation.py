@@ -1,0 +1,331 @@
+"""The allocation problem as data: classes of sites, their options, and what each is worth.
+
+No solver is imported here. ``planner.allocation`` states the mathematics and solves it,
+``planner.valuation`` says what a decision spends and is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from planner.errors import AllocationError
+from planner.ir import GENERATORS, Evidence, Generator, Initial, Site
+
+# Values are in thousandths of an element's worth: an element with its own parameter has the worth
+# SHARE(1) + VISIBLE(1) + BONUS["own"].
+
+SHARE: tuple[tuple[int, int], ...] = (
+    (753664, 45),
+    (376832, 91),
+    (188416, 137),
+    (94208, 183),
+    (47104, 229),
+    (23552, 275),
+    (11520, 322),
+    (8704, 333),
+    (5888, 377),
+    (3872, 440),
+    (2304, 538),
+    (1264, 668),
+    (668, 817),
+    (396, 953),
+    (288, 1034),
+    (80, 1242),
+    (30, 1342),
+    (10, 1422),
+    (2, 1486),
+)
+"""Concave worth of s parameters per element, the least of slope·s + intercept.
+
+Up to s = 1 it interpolates a constant and ln(1 + 50 s) / ln 51 at 1/256, 1/64, 1/32, …, 1/2, 3/4,
+1: each halving of the parameters costs about the same, as the accuracies of shared networks show.
+Below 1/256 each halving costs 0.046, as between 1/64 and 1/128, down to 1/16384, so that no group
+starves. Beyond 1 it rises slowly (by 0.08, 0.14, 0.18 at 2, 4, 8): more templates than weights help
+a little.
+"""
+
+VISIBLE: tuple[tuple[int, int], ...] = ((2000, 0), (500, 96), (76, 202), (0, 250))
+"""Concave worth of the share u ≤ 1 of its elements that a site can set independently of each other.
+
+Kinks at about 1/16, 1/4 and 5/8. This is what makes one large bank better than several small ones.
+"""
+
+DISSIMILARITY = 500
+"""Cost of an element that shares with what is wholly unlike it: VISIBLE cannot make up for it."""
+
+BONUS: dict[str, int] = {
+    "own": 20,
+    "mix": 4,
+    "lowrank": 4,
+    "hash": 0,
+    "mask": -40,
+    "repeat": -50,
+    "interpolate": -60,
+    "tie": -100,
+}
+"""Worth of a generator as such. Own parameters win whatever they can be had for; a mix learns which
+templates to read, so it is a little better than a fixed hash; upsampling correlates neighbours; a
+low rank saves the product as well, where rank is what the tensor has to spare."""
+
+TEMPLATES: dict[int, int] = {2: 0, 4: 3, 8: 2, 16: 0}
+"""Menu of K, and the worth of K templates beyond two: concave, less K multiplications a weight."""
+
+SMALL = 100
+"""What is smaller than one part in this many of the model is worth keeping as if it were not."""
+
+COPIES = (2, 3, 4, 6, 8, 12, 16, 32, 64)
+"""Menu of copies for repeat and mask, which fixes how many coefficients they have."""
+
+MASK_WINDOWS = 8
+RANKS = (1, 4, 16, 64, 256)
+
+LEAST_BANK = 16
+"""Parameters below which a bank is not worth its name, unless its sites are as small."""
+
+CHUNKS_PER_HASH = 16
+"""Least number of chunks a hash reads, so that signs alone tell two tensors apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One way to make a class of sites other than by own parameters.
+
+    With m the size of the group's bank: ``need`` ≤ m ≤ ``room``. ``reads`` bank parameters are read
+    by a site, ``cost`` parameters besides the bank are spent on each, ``fixed`` once for the class.
+    ``value`` is the worth of a site, not counting what the bank's size adds.
+    """
+
+    generator: Generator
+    group: int | None
+    parameter: int
+    need: int
+    room: int | None
+    reads: int
+    cost: int
+    fixed: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class SiteClass:
+    """Sites (by index) that nothing tells apart, of ``size`` elements that weigh ``weight``."""
+
+    sites: tuple[int, ...]
+    size: int
+    weight: int
+    own_value: int
+    may_own: bool
+    options: tuple[Option, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is to be solved. Weights are elements times importance times ``resolution``."""
+
+    classes: tuple[SiteClass, ...]
+    groups: tuple[str, ...]
+    kept: int
+    chunk: int
+    resolution: int
+
+    def joins(self) -> list[list[tuple[int, int]]]:
+        """For each group, the (class, option) pairs that use its bank."""
+        found: list[list[tuple[int, int]]] = [[] for _ in self.groups]
+        for c, item in enumerate(self.classes):
+            for o, option in enumerate(item.options):
+                if option.group is not None:
+                    found[option.group].append((c, o))
+        return found
+
+
+def formulate(
+    sites: Sequence[Site], evidence: Evidence, generators: tuple[Generator, ...]
+) -> Problem:
+    """Collapses sites to classes and lists the options of each.
+
+    Raises:
+        AllocationError: a generator is unknown, or the evidence names a site that is not there,
+            puts one twice into a group, or mixes dtypes in a group.
+    """
+    unknown = [name for name in generators if name not in GENERATORS]
+    if unknown:
+        raise AllocationError(
+            f"unknown generator {unknown[0]!r}; there are {', '.join(GENERATORS)}"
+        )
+    member_of = _memberships(sites, evidence)
+    importance = dict(evidence.importance)
+    resolution = 100 if any(value != 1.0 for value in importance.values()) else 1
+    total = sum(site.size for site in sites if _shareable(site))
+    chunk = chunk_length(total)
+
+    grouped: dict[tuple[object, ...], list[int]] = {}
+    for index, site in enumerate(sites):
+        if _shareable(site):
+            worth = max(1, round(resolution * importance.get(site.name, 1.0)))
+            key = (*_likeness(site), tuple(member_of[index]), worth)
+            grouped.setdefault(key, []).append(index)
+    classes = []
+    for members in grouped.values():
+        site = sites[members[0]]
+        worth = max(1, round(resolution * importance.get(site.name, 1.0)))
+        options = _options(site, len(members), worth, member_of[members[0]], generators, chunk)
+        classes.append(
+            SiteClass(
+                sites=tuple(members),
+                size=site.size,
+                weight=site.size * worth,
+                own_value=worth * _own_value(site.size, total),
+                may_own="own" in generators or not options,
+                options=options,
+            )
+        )
+    return Problem(
+        classes=tuple(classes),
+        groups=tuple(group.name for group in evidence.groups),
+        kept=sum(site.size for site in sites if site.trainable and not _shareable(site)),
+        chunk=chunk,
+        resolution=resolution,
+    )
+
+
+def chunk_length(shareable: int) -> int:
+    """Length of a hash's chunks in a model with ``shareable`` elements to share.
+
+    Long chunks make reading cheap and the permutation coarse. It depends on the model alone, so
+    that what is possible under a budget stays possible under a larger one.
+    """
+    for length, least in ((64, 1 << 20), (16, 1 << 17), (4, 1 << 14)):
+        if shareable >= least:
+            return length
+    return 1
+
+
+def share_value(parameters: int, elements: int) -> int:
+    """``elements`` times SHARE at their ratio, rounded down."""
+    return min(slope * parameters + intercept * elements for slope, intercept in SHARE)
+
+
+def visible_value(parameters: int, elements: int) -> int:
+    """``elements`` times VISIBLE at their ratio, rounded down."""
+    return min(slope * parameters + intercept * elements for slope, intercept in VISIBLE)
+
+
+def _own_value(size: int, total: int) -> int:
+    """Worth of a tensor that keeps its own parameters, in a model with ``total`` to share.
+
+    A layer of a few hundred weights costs next to nothing to keep and does as much as any other:
+    what is smaller than one part in SMALL of the model has the bonus of a tensor of that size.
+    """
+    return size * (share_value(1, 1) + VISIBLE[-1][1]) + BONUS["own"] * max(size, total // SMALL)
+
+
+def _shareable(site: Site) -> bool:
+    return site.trainable and site.kept is None and site.size > 0
+
+
+def _likeness(site: Site) -> tuple[str, str, tuple[int, ...], str, Initial]:
+    return site.owner, site.parameter, site.shape, site.dtype, site.initial
+
+
+def _memberships(sites: Sequence[Site], evidence: Evidence) -> list[list[tuple[int, int]]]:
+    """For each site, its groups by index with its dissimilarity in thousandths."""
+    index_of = {site.name: index for index, site in enumerate(sites)}
+    member_of: list[list[tuple[int, int]]] = [[] for _ in sites]
+    for number, group in enumerate(evidence.groups):
+        dtypes = set()
+        for name, unlike in zip(group.members, group.dissimilarity, strict=True):
+            if name not in index_of:
+                raise AllocationError(
+                    f"group {group.name} names {name!r}, which is not a parameter"
+                )
+            index = index_of[name]
+            if member_of[index] and member_of[index][-1][0] == number:
+                raise AllocationError(f"group {group.name} names {name!r} twice")
+            if _shareable(sites[index]):
+                dtypes.add(sites[index].dtype)
+                member_of[index].append((number, round(1000 * min(1.0, max(0.0, unlike)))))
+        if len(dtypes) > 1:
+            raise AllocationError(
+                f"group {group.name} mixes {' and '.join(sorted(dtypes))}: a bank has one dtype"
+            )
+    return member_of
+
+
+def _options(
+    site: Site,
+    count: int,
+    worth: int,
+    groups: Sequence[tuple[int, int]],
+    generators: tuple[Generator, ...],
+    chunk: int,
+) -> tuple[Option, ...]:
+    options: list[Option] = []
+    for group, unlike in groups:
+        options += _shared_options(site, worth, group, unlike, generators, chunk)
+    if site.initial.std > 0:
+        if "lowrank" in generators:
+            options += _lowrank_options(site, worth)
+        if "tie" in generators and count > 1:
+            n = site.size
+            each = share_value(n, count * n) // count + n * (VISIBLE[-1][1] + BONUS["tie"])
+            options.append(Option("tie", None, 0, 0, None, 0, 0, n, worth * each))
+    return tuple(options)
+
+
+def _shared_options(
+    site: Site,
+    worth: int,
+    group: int,
+    unlike: int,
+    generators: tuple[Generator, ...],
+    chunk: int,
+) -> list[Option]:
+    """Options in one group. A site that starts at zero needs coefficients that start there."""
+    n = site.size
+    loss = unlike * DISSIMILARITY // 1000
+    least = max(1, min(LEAST_BANK, n // 2))
+    random = site.initial.std > 0
+    options = []
+
+    def offer(
+        generator: Generator, parameter: int, need: int, room: int | None, reads: int, cost: int
+    ) -> None:
+        worth_of = BONUS[generator] + (TEMPLATES[parameter] if generator == "mix" else 0) - loss
+        options.append(
+            Option(
+                generator, group, parameter, max(need, least), room, reads, cost, 0,
+                worth * n * worth_of,
+            )
+        )  # fmt: skip
+
+    if "mix" in generators:
+        for k in TEMPLATES:
+            # Neighbouring windows overlap by half at most.
+            offer("mix", k, -(-(k + 1) * n // 2), None, k * n, k)
+    if "hash" in generators and random and n >= CHUNKS_PER_HASH * chunk:
+        offer("hash", 0, 1, None, n - n % chunk, 0)
+        # Hash reads as much, costs no coefficients and is worth more than all that follow.
+        return options
+    if "interpolate" in generators and random and n > 1:
+        offer("interpolate", 2, 1, n - 1, n, 2)
+    for generator, windows in (("repeat", 1), ("mask", MASK_WINDOWS)):
+        if generator in generators:
+            for copies in COPIES:
+                need = max(-(-n // copies), windows)
+                room = -(-n // (copies - 1)) - 1
+                if max(need, least) <= room:
+                    offer(generator, copies, need, room, n, copies * windows)
+    return options
+
+
+def _lowrank_options(site: Site, worth: int) -> list[Option]:
+    rows, columns = site.matrix
+    n, options = site.size, []
+    for rank in RANKS:
+        size = rank * (rows + columns)
+        if size < n:
+            each = share_value(size, n) + BONUS["lowrank"] * n
+            each += visible_value(n * rank // min(rows, columns), n)
+            options.append(Option("lowrank", None, rank, 0, None, 0, size, 0, worth * each))
+    return options
