@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ from planner.observing import observing
 # Fewer values than this cannot tell one scheme from another.
 _ENOUGH = 1000
 # Standard errors by which a measured moment may miss the scheme's.
-_ERRORS = 3.0
+_ERRORS = 5.0
 
 
 class Record:
@@ -89,7 +89,9 @@ def initials(model: nn.Module, record: Record | None = None) -> dict[str, Initia
 
     In this order: what ``record`` saw; the values, of a real tensor; what the owner's own
     ``reset_parameters`` or ``_reset_parameters`` does; else a normal with std = 1/sqrt(fan_in)
-    (the number of elements for a vector), which keeps the variance of a layer's output.
+    (the number of elements for a vector), which keeps the variance of a layer's output. Values that
+    the owner's own initialiser may well have drawn count as drawn by it, and tensors of one kind
+    and shape whose moments agree are measured together, so that equal layers start alike.
     """
     found: list[tuple[str, tuple[int, ...], Distribution]] = []
     names: list[str] = []
@@ -99,11 +101,61 @@ def initials(model: nn.Module, record: Record | None = None) -> dict[str, Initia
         known = None if record is None else record.distribution(parameter)
         if known is None and not parameter.is_meta:
             known = measured(parameter)
+            drawn = _by_reset(owner, own) if not list(owner.children()) else None
+            if known is not None and drawn is not None and _agree(known, drawn):
+                known = drawn
         if known is None:
             known = _by_reset(owner, own) or _default(tuple(parameter.shape))
         names.append(name)
         found.append((type(owner).__name__, tuple(parameter.shape), known))
+    kinds = [
+        (owner, shape, name.rpartition(".")[2])
+        for name, (owner, shape, _) in zip(names, found, strict=True)
+    ]
+    together = _together(kinds, [known for _, _, known in found])
+    found = [(owner, shape, one) for (owner, shape, _), one in zip(found, together, strict=True)]
     return dict(zip(names, _initials(found), strict=True))
+
+
+def _agree(sample: Distribution, whole: Distribution) -> bool:
+    """Whether measured values may have been drawn from ``whole``."""
+    if not sample.samples or whole.std == 0.0:
+        return (sample.mean, sample.std) == (whole.mean, whole.std)
+    error = whole.std / math.sqrt(sample.samples)
+    return (
+        whole.low <= sample.low
+        and sample.high <= whole.high
+        and abs(sample.mean - whole.mean) <= _ERRORS * error
+        and abs(sample.std - whole.std) <= _ERRORS * error
+    )
+
+
+def _together(kinds: Sequence[Hashable], found: Sequence[Distribution]) -> list[Distribution]:
+    """Measured distributions pooled within a kind, where all of it agree with the pool."""
+    groups: dict[Hashable, list[int]] = {}
+    for index, (kind, one) in enumerate(zip(kinds, found, strict=True)):
+        if one.samples and one.std > 0.0:
+            groups.setdefault((kind, one.family), []).append(index)
+    result = list(found)
+    for members in groups.values():
+        samples = sum(found[index].samples for index in members)
+        if samples < _ENOUGH:
+            continue
+        mean = sum(found[index].mean * found[index].samples for index in members) / samples
+        square = sum(
+            (found[index].std ** 2 + found[index].mean ** 2) * found[index].samples
+            for index in members
+        )
+        std = math.sqrt(max(0.0, square / samples - mean**2))
+        if abs(mean) <= _ERRORS * std / math.sqrt(samples):
+            mean = 0.0
+        pool = replace(
+            found[members[0]], mean=mean, std=std, low=-math.inf, high=math.inf, samples=samples
+        )
+        if all(_agree(found[index], pool) for index in members):
+            for index in members:
+                result[index] = pool
+    return result
 
 
 def unknown(model: nn.Module, record: Record) -> list[str]:
