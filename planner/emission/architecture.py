@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from planner.emission.expressions import Scope, access, call, identifier, literal
+from planner import operations
+from planner.emission.expressions import Scope, access, call, identifier, is_numbered, literal
 from planner.emission.forward import statements
 from planner.errors import PlanFormatError
 from planner.ir import (
@@ -27,8 +28,6 @@ from planner.ir import (
     TensorSpec,
     Value,
 )
-
-_LEAF = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +97,12 @@ def _sizes(definition: Definition) -> Iterator[tuple[str, int]]:
 
     def visit(name: str, node: Node) -> Iterator[tuple[str, int]]:
         if isinstance(node, Container):
-            if node.container in ("ModuleList", "Sequential") and _numbered(node.children):
+            if is_numbered(node):
                 yield name, len(node.children)
             for key, child in node.children:
                 yield from visit(f"{name}.{key}", child)
 
-    if definition.base in ("ModuleList", "Sequential") and _numbered(definition.children):
+    if is_numbered(definition):
         yield "", len(definition.children)
     for name, node in definition.children:
         yield from visit(name, node)
@@ -116,11 +115,11 @@ def _numbered(children: tuple[tuple[str, Node], ...]) -> bool:
 # --------------------------------------------------------------------------- construction
 
 
-def construct(node: Node) -> str:
-    """The expression that builds ``node``."""
+def construct(node: Node, within: Definition | None = None) -> str:
+    """The expression that builds ``node`` in the constructor of ``within``."""
     if isinstance(node, Leaf):
-        if not _LEAF.fullmatch(node.type):
-            raise PlanFormatError(f"{node.type!r} cannot be a torch.nn type")
+        if not operations.is_layer(node.type):
+            raise PlanFormatError(f"{node.type!r} is not a layer of torch.nn")
         parts = [literal(value) for value in node.args]
         parts += [f"{identifier(key)}={literal(value)}" for key, value in node.kwargs]
         return f"nn.{node.type}({', '.join(parts)})"
@@ -128,23 +127,23 @@ def construct(node: Node) -> str:
         parts = [f"{identifier(key)}={literal(value)}" for key, value in node.arguments]
         return f"{identifier(node.definition)}({', '.join(parts)})"
     if isinstance(node, Shared):
-        return access("self", node.shared)
+        return access("self", node.shared, within)
     if node.container == "ModuleDict":
-        pairs = (f"{name!r}: {construct(child)}" for name, child in node.children)
+        pairs = (f"{name!r}: {construct(child, within)}" for name, child in node.children)
         return "nn.ModuleDict({" + ", ".join(pairs) + "})"
-    items = _items(node.children)
+    items = _items(node.children, within)
     if node.container == "ModuleList":
         if len(items) == 1 and items[0].startswith("*("):
             return f"nn.ModuleList{items[0].removeprefix('*')}"
         return f"nn.ModuleList([{', '.join(items)}])"
-    return f"nn.Sequential({_sequence(node.children)})"
+    return f"nn.Sequential({_sequence(node.children, within)})"
 
 
-def _sequence(children: tuple[tuple[str, Node], ...]) -> str:
+def _sequence(children: tuple[tuple[str, Node], ...], within: Definition | None) -> str:
     """Arguments of nn.Sequential."""
     if _numbered(children):
-        return ", ".join(_items(children))
-    texts = [construct(child) for _, child in children]
+        return ", ".join(_items(children, within))
+    texts = [construct(child, within) for _, child in children]
     names = [name for name, _ in children]
     series = _series(names)
     if series is not None and len(set(texts)) == 1:
@@ -169,9 +168,9 @@ def _series(names: list[str]) -> tuple[str, int, int] | None:
     return prefix, start, start + len(names)
 
 
-def _items(children: tuple[tuple[str, Node], ...]) -> list[str]:
+def _items(children: tuple[tuple[str, Node], ...], within: Definition | None) -> list[str]:
     """Positional children; equal neighbours become one starred generator."""
-    texts = [construct(child) for _, child in children]
+    texts = [construct(child, within) for _, child in children]
     items: list[str] = []
     position = 0
     while position < len(texts):
@@ -189,11 +188,16 @@ def _items(children: tuple[tuple[str, Node], ...]) -> list[str]:
 def _init(definition: Definition) -> Iterator[str]:
     """The body of ``__init__``."""
     inherits = definition.base == "Sequential" and definition.train is None
-    if inherits and (_numbered(definition.children) or not _named(definition)):
-        yield f"super().__init__({_sequence(definition.children)})"
-        children: tuple[tuple[str, Node], ...] = ()
-    elif definition.base in ("ModuleList", "Sequential") and _numbered(definition.children):
-        items = ", ".join(_items(definition.children))
+    shares = any(_shared(node) for _, node in definition.children)
+    if shares:
+        # Items that are others once more can only follow them.
+        yield "super().__init__()"
+        children: tuple[tuple[str, Node], ...] = definition.children
+    elif inherits and (_numbered(definition.children) or not _named(definition)):
+        yield f"super().__init__({_sequence(definition.children, definition)})"
+        children = ()
+    elif is_numbered(definition):
+        items = ", ".join(_items(definition.children, definition))
         yield f"super().__init__({items if definition.base == 'Sequential' else f'[{items}]'})"
         children = ()
     else:
@@ -210,10 +214,38 @@ def _init(definition: Definition) -> Iterator[str]:
         persistent = "" if buffer.persistent else ", persistent=False"
         yield f'self.register_buffer("{identifier(buffer.name)}", {tensor}{persistent})'
     for name, node in children:
-        if name.isidentifier():
-            yield f"self.{identifier(name)} = {construct(node)}"
-        else:
-            yield f"self.add_module({name!r}, {construct(node)})"
+        yield from _assign(name, node, definition)
+
+
+def _assign(path: str, node: Node, within: Definition) -> Iterator[str]:
+    """Statements that put ``node`` at ``path``: a container that repeats an item grows by it."""
+    rest: tuple[tuple[str, Node], ...] = ()
+    if isinstance(node, Container):
+        inside = [
+            any(shared.startswith(f"{path}.") for shared in _shared(item))
+            for _, item in node.children
+        ]
+        if any(inside):
+            first = inside.index(True)
+            rest, node = node.children[first:], replace(node, children=node.children[:first])
+    owner, _, name = path.rpartition(".")
+    text = construct(node, within)
+    if owner or not name.isidentifier():
+        base = access("self", owner, within) if owner else "self"
+        yield f"{base}.add_module({name!r}, {text})"
+    else:
+        yield f"self.{identifier(name)} = {text}"
+    for name, item in rest:
+        yield from _assign(f"{path}.{name}", item, within)
+
+
+def _shared(node: Node) -> list[str]:
+    """Paths of the modules that ``node`` has once more."""
+    if isinstance(node, Shared):
+        return [node.shared]
+    if isinstance(node, Container):
+        return [path for _, item in node.children for path in _shared(item)]
+    return []
 
 
 def _named(definition: Definition) -> bool:

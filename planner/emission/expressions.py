@@ -8,10 +8,26 @@ from dataclasses import dataclass
 
 from planner import operations
 from planner.errors import PlanFormatError
-from planner.ir import Items, Mapping, Operation, Ref, Slice, Slot, Special, Training, Value
+from planner.ir import (
+    Container,
+    Definition,
+    Items,
+    Leaf,
+    Mapping,
+    Node,
+    Operation,
+    Ref,
+    Slice,
+    Slot,
+    Special,
+    Training,
+    Value,
+)
 
 # Binding strength of operators: an operand binds tighter than its operator, or gets brackets.
-ATOM, POWER, UNARY, TERM, SUM, BITAND, BITXOR, BITOR, COMPARISON, NOT, LOOSE = range(11, 0, -1)
+ATOM, NUMBER, POWER, UNARY, TERM, SUM, SHIFT, BITAND, BITXOR, BITOR, COMPARISON, NOT = range(
+    12, 0, -1
+)
 
 _INFIX = {
     "pow": ("**", POWER),
@@ -22,6 +38,8 @@ _INFIX = {
     "matmul": ("@", TERM),
     "add": ("+", SUM),
     "sub": ("-", SUM),
+    "lshift": ("<<", SHIFT),
+    "rshift": (">>", SHIFT),
     "and_": ("&", BITAND),
     "xor": ("^", BITXOR),
     "or_": ("|", BITOR),
@@ -44,6 +62,10 @@ AUGMENTED = {
     "ior": "|=",
     "ixor": "^=",
     "ipow": "**=",
+    "imod": "%=",
+    "imatmul": "@=",
+    "ilshift": "<<=",
+    "irshift": ">>=",
 }
 _PREFIX = {"neg": "-", "pos": "+", "invert": "~"}
 
@@ -79,17 +101,43 @@ def identifier(name: str) -> str:
     return name
 
 
-def access(base: str, path: str) -> str:
-    """The module or tensor at the dotted ``path`` below ``base``: ``self.layer[0].weight``."""
+def access(base: str, path: str, owner: Definition | Node | None = None) -> str:
+    """The module or tensor at the dotted ``path`` below ``base``: ``self.layer[0].weight``.
+
+    ``owner`` is what stands at ``base``: it tells whether a number counts items or is a name.
+    """
     text = base
     for part in path.split("."):
-        if part.isdigit():
-            text += f"[{int(part)}]"
-        elif part.isidentifier() and not keyword.iskeyword(part):
+        if part.isidentifier() and not keyword.iskeyword(part):
             text += f".{part}"
+        elif is_numbered(owner) or (isinstance(owner, Leaf) and part.isdecimal()):
+            text += f"[{int(part)}]"
         else:
             text = f"{text}.get_submodule({part!r})"
+        owner = child(owner, part)
     return text
+
+
+def child(owner: Definition | Node | None, name: str) -> Node | None:
+    """What stands at ``name`` in ``owner``; None where only another definition tells.
+
+    All below a layer of torch counts as that layer.
+    """
+    if isinstance(owner, (Definition, Container)):
+        return dict(owner.children).get(name)
+    return owner if isinstance(owner, Leaf) else None
+
+
+def is_numbered(owner: Definition | Node | None) -> bool:
+    """Whether the children of ``owner`` are items of a list, in order."""
+    if isinstance(owner, Definition):
+        kind: str = owner.base
+    elif isinstance(owner, Container):
+        kind = owner.container
+    else:
+        return False
+    names = [name for name, _ in owner.children]
+    return kind in ("ModuleList", "Sequential") and names == [str(i) for i in range(len(names))]
 
 
 def literal(value: Value) -> str:
@@ -114,7 +162,8 @@ def expression(value: Value, scope: Scope) -> Expression:
     if value is None or isinstance(value, (bool, str)):
         return Expression(repr(value))
     if isinstance(value, (int, float)):
-        return Expression(repr(value), ATOM if value >= 0 else UNARY)
+        text = repr(value)
+        return Expression(text, UNARY if text.startswith("-") else NUMBER)
     if isinstance(value, tuple):
         items = [expression(item, scope).text for item in value]
         return Expression(f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})")
@@ -166,8 +215,8 @@ def call(operation: Operation, scope: Scope, module: Callable[[str], str]) -> Ex
     if operation.op == "method":
         if not operations.is_method(target) or not operation.args:
             raise PlanFormatError(f"{target!r} is not a method that a plan may use")
-        owner = expression(operation.args[0], scope).within(POWER)
-        if target == "__getitem__":
+        owner = expression(operation.args[0], scope).within(NUMBER)
+        if target == "__getitem__" and len(operation.args) == 2:
             return Expression(f"{owner}[{_index(operation.args[1], scope)}]")
         return Expression(
             f"{owner}.{target}({_arguments(operation.args[1:], operation.kwargs, scope)})"
@@ -177,29 +226,46 @@ def call(operation: Operation, scope: Scope, module: Callable[[str], str]) -> Ex
     return _function(operation, scope)
 
 
+def change(operation: Operation, name: str | None, scope: Scope) -> str | None:
+    """A change in place as a statement, where Python has one: ``x += y``, ``x[i] = y``.
+
+    ``name`` is the variable that holds what changes and is to hold the result, if it is the same.
+    """
+    function, args = operation.target, operation.args
+    if operation.op != "function" or operation.kwargs:
+        return None
+    if function == "operator.setitem" and len(args) == 3:
+        owner = expression(args[0], scope).within(NUMBER)
+        return f"{owner}[{_index(args[1], scope)}] = {expression(args[2], scope).text}"
+    sign = AUGMENTED.get(function.removeprefix("operator."))
+    if sign is None or name is None or len(args) != 2:
+        return None
+    return f"{name} {sign} {expression(args[1], scope).text}"
+
+
 def _function(operation: Operation, scope: Scope) -> Expression:
     target, args = operation.target, operation.args
     name = target.rpartition(".")[2]
     if target == "builtins.getattr":
-        attribute = args[1]
+        attribute = args[1] if len(args) == 2 and not operation.kwargs else None
         if not isinstance(attribute, str) or attribute not in operations.ATTRIBUTES:
             raise PlanFormatError(f"{attribute!r} is not an attribute that a plan may read")
-        return Expression(f"{expression(args[0], scope).within(POWER)}.{attribute}")
+        return Expression(f"{expression(args[0], scope).within(NUMBER)}.{attribute}")
     if target.startswith("operator.") and not operation.kwargs:
         if name in _INFIX and len(args) == 2:
             sign, strength = _INFIX[name]
             left, right = expression(args[0], scope), expression(args[1], scope)
             # Left-associative: an equal operator may stand on the left without brackets.
-            tie = strength - 1 if strength in (TERM, SUM, BITAND, BITXOR, BITOR) else strength
+            tie = strength if strength in (POWER, COMPARISON) else strength - 1
             return Expression(f"{left.within(tie)} {sign} {right.within(strength)}", strength)
-        if name in _PREFIX:
+        if name in _PREFIX and len(args) == 1:
             return Expression(f"{_PREFIX[name]}{expression(args[0], scope).within(TERM)}", UNARY)
-        if name == "not_":
+        if name == "not_" and len(args) == 1:
             return Expression(f"not {expression(args[0], scope).within(NOT)}", NOT)
-        if name == "getitem":
-            owner = expression(args[0], scope).within(POWER)
+        if name == "getitem" and len(args) == 2:
+            owner = expression(args[0], scope).within(NUMBER)
             return Expression(f"{owner}[{_index(args[1], scope)}]")
-        if name == "contains":
+        if name == "contains" and len(args) == 2:
             left, right = expression(args[1], scope), expression(args[0], scope)
             return Expression(
                 f"{left.within(COMPARISON)} in {right.within(COMPARISON)}", COMPARISON

@@ -11,19 +11,21 @@ import keyword
 
 from planner import operations
 from planner.emission.expressions import (
-    AUGMENTED,
     Expression,
     Scope,
     access,
     call,
+    change,
+    child,
     expression,
     identifier,
 )
 from planner.emission.loops import ITEM, Loop, Step, reads, roll
-from planner.ir import Definition, Graph, Operation, Ref, references
+from planner.ir import Definition, Graph, Node, Operation, Ref, references
 
 _RESERVED = {"self", "F", "torch", "nn", "math", "operator", "Tensor", "Any", "int", "float", "len"}
 _ALWAYS_INLINE = {"shape", "dtype", "device", "ndim"}
+_SIZES = {"size", "dim", "numel", "builtins.len", "builtins.getattr"}
 _ANONYMOUS = {"x", "input", "inputs", "h", "out", "hidden_states", "features"}
 _INDENT = "    "
 
@@ -38,6 +40,7 @@ def statements(definition: Definition, graph: Graph, sizes: dict[str, int]) -> l
 
 class _Writer:
     def __init__(self, definition: Definition, graph: Graph, steps: tuple[Step, ...]) -> None:
+        self.definition = definition
         self.graph = graph
         self.steps = steps
         self.names: dict[str, str] = {item.name: item.name for item in definition.inputs}
@@ -47,6 +50,8 @@ class _Writer:
         self.inlined: dict[str, Operation] = {}
         self.last: dict[str, int] = {}
         self.item: tuple[str, str] | None = None
+        self.sizes: set[str] = set()
+        self.changes: list[int] = []
         self.scope = Scope(self._lookup, "self.{}".format)
         self._plan()
 
@@ -55,6 +60,7 @@ class _Writer:
     def _plan(self) -> None:
         uses: dict[str, list[int]] = {}
         in_loop: set[str] = set()
+        self._find_changes()
         for position, step in enumerate(self.steps):
             for name in self._reads(step):
                 uses.setdefault(name, []).append(position)
@@ -71,6 +77,19 @@ class _Writer:
                 self._lives(name, position)
         for name in references(self.graph.output):
             self._lives(name, len(self.steps))
+
+    def _find_changes(self) -> None:
+        """Where something may change in place, and which values are sizes, that never do."""
+        for position, step in enumerate(self.steps):
+            for operation in step.body if isinstance(step, Loop) else (step,):
+                effect = operations.is_in_place(operation.op, operation.target, operation.kwargs)
+                if effect or operation.op == "module":
+                    self.changes.append(position)
+            if isinstance(step, Operation) and not step.tensor:
+                read = references(self._values(step))
+                derived = step.op == "function" and read and self.sizes.issuperset(read)
+                if derived or step.target in _SIZES:
+                    self.sizes.add(step.result)
 
     def _lives(self, name: str, position: int) -> None:
         if name in self.inlined:
@@ -94,7 +113,7 @@ class _Writer:
             return False
         if step.op == "attribute":
             return len(uses) == 1
-        if step.target == "builtins.getattr" and step.args[1] in _ALWAYS_INLINE:
+        if step.target == "builtins.getattr" and _ALWAYS_INLINE.intersection(step.args[1:]):
             return True
         if len(uses) != 1:
             return False
@@ -106,7 +125,7 @@ class _Writer:
         ):
             if self.inlined[first.ref].op == "attribute":
                 return True
-        if step.tensor:
+        if step.tensor or not self._moves(step, position, uses[0]):
             return False
         if step.op == "module":
             # A layer with several results of which the next line takes one.
@@ -117,6 +136,15 @@ class _Writer:
                 and following.target == "operator.getitem"
             )
         return True
+
+    def _moves(self, step: Operation, position: int, use: int) -> bool:
+        """Whether ``step`` gives the same value where it is used: nothing changes in between.
+
+        Layers count as changes: they may work in place, and random numbers come in order.
+        """
+        return step.result in self.sizes or not any(
+            position < change < use for change in self.changes
+        )
 
     # ------------------------------------------------------------------ lines
 
@@ -141,20 +169,16 @@ class _Writer:
             if path == prefix:
                 return self.item[1]
             if path.startswith(f"{prefix}."):
-                return access(self.item[1], path[len(prefix) + 1 :])
-        return access("self", path)
+                first: Definition | Node | None = self.definition
+                for part in f"{prefix[: -len(ITEM)]}0".split("."):
+                    first = child(first, part)
+                return access(self.item[1], path[len(prefix) + 1 :], first)
+        return access("self", path, self.definition)
 
     def _line(self, step: Operation, position: int) -> str:
-        name = step.target.rpartition(".")[2]
-        if step.target.startswith("operator.") and name in AUGMENTED:
-            target, value = step.args
-            if isinstance(target, Ref) and self._dies(target.ref, position):
-                if target.ref not in self.inlined:
-                    self.names[step.result] = self.names[target.ref]
-                    if step.tensor:
-                        self.tensors.add(step.result)
-                    text = expression(value, self.scope).text
-                    return f"{self.names[target.ref]} {AUGMENTED[name]} {text}"
+        statement = self._change(step, position, read=step.result in self.last)
+        if statement is not None:
+            return statement
         text = call(step, self.scope, self._module).text
         if step.result not in self.last:
             return text
@@ -162,6 +186,25 @@ class _Writer:
         if step.tensor:
             self.tensors.add(step.result)
         return f"{self.names[step.result]} = {text}"
+
+    def _change(self, step: Operation, position: int, *, read: bool) -> str | None:
+        """A change in place as a statement; the result has the name of what changes."""
+        if step.target == "operator.setitem":
+            return None if read else change(step, None, self.scope)
+        target = step.args[0] if step.args else None
+        if not isinstance(target, Ref) or target.ref not in self.names:
+            return None
+        name = self.names[target.ref]
+        # A tensor stays the same object; of anything else the old value must not be needed.
+        same = step.tensor and target.ref in self.tensors
+        if not same and (not self._dies(target.ref, position) or name in self._live(position)):
+            return None
+        statement = change(step, name, self.scope)
+        if statement is not None:
+            self.names[step.result] = name
+            if step.tensor:
+                self.tensors.add(step.result)
+        return statement
 
     def _dies(self, name: str, position: int) -> bool:
         return name in self.names and self.last.get(name, -1) <= position
@@ -211,18 +254,26 @@ class _Writer:
         last = loop.container.rpartition(".")[2]
         item = last.removesuffix("s") if last.endswith("s") and len(last) > 1 else "module"
         item = _free([item, "module"], live)
-        container = access("self", loop.container) if loop.container else "self"
+        container = access("self", loop.container, self.definition) if loop.container else "self"
         found.append(f"for {item} in {container}:")
         outer = dict(self.names)
         self.names[loop.initial] = carried
         self.item = (loop.container, item)
         live |= {item} | {outer[name] for name in self._reads(loop) if name in outer}
         for index, operation in enumerate(loop.body):
-            later = any(loop.initial in reads(other) for other in loop.body[index + 1 :])
+            rest = {name for other in loop.body[index + 1 :] for name in reads(other)}
+            later = any(self.names.get(name) == carried for name in rest)
+            needed = operation.result == loop.result or operation.result in rest
+            statement = None
+            if operation.tensor or not needed:
+                # What the loop has from outside stays as it is for the next turn.
+                statement = self._change(operation, len(self.steps), read=needed)
+            if statement is not None:
+                found.append(f"{_INDENT}{statement}")
+                continue
             text = call(operation, self.scope, self._module).text
-            needed = operation.result == loop.result or any(
-                operation.result in reads(other) for other in loop.body[index + 1 :]
-            )
+            if operation.tensor:
+                self.tensors.add(operation.result)
             if not needed:
                 found.append(f"{_INDENT}{text}")
                 continue

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from planner.emission.expressions import access
 from planner.errors import PlanFormatError
-from planner.formulas import SCHEMES, SEEN_CALLS
+from planner.formulas import FORMULAS
 from planner.ir import Initial, Placement, Program, Site
 from planner.topology import Place, places
 
@@ -29,6 +29,7 @@ class Resets:
 def resets(program: Program, sites: Sequence[Site], placements: Mapping[str, Placement]) -> Resets:
     """What must be initialised beyond torch's own resets."""
     by_path = {place.path: place for place in places(program)}
+    definitions = {definition.name: definition for definition in program.definitions}
     siblings = {site.name: site for site in sites}
     roles: dict[tuple[str, str], list[Site]] = {}
     generated: set[tuple[str, str]] = set()
@@ -42,7 +43,8 @@ def resets(program: Program, sites: Sequence[Site], placements: Mapping[str, Pla
     lines: dict[str, list[str]] = {}
     table: list[tuple[str, str]] = []
     for (definition, local), members in roles.items():
-        texts = {draw(site.initial, access("self", local)) for site in members}
+        owner = definitions.get(definition)
+        texts = {draw(site.initial, access("self", local, owner)) for site in members}
         if len(texts) > 1 or (definition, local) in generated:
             # One line for all would write where nothing is kept, or a wrong number.
             table += [(site.name, draw(site.initial, "tensor")) for site in members]
@@ -51,7 +53,6 @@ def resets(program: Program, sites: Sequence[Site], placements: Mapping[str, Pla
     return Resets({name: tuple(group) for name, group in lines.items()}, tuple(table))
 
 
-_FORMULAS = frozenset((*(scheme.text for scheme in SCHEMES), *SEEN_CALLS))
 # Gates of a recurrent layer: its tensors have gates x hidden rows, but for projections.
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
@@ -110,7 +111,7 @@ def _is_torch_default(site: Site, siblings: Mapping[str, Site], place: Place) ->
     if site.parameter == "bias":
         return _is_fan_in_bias(site, siblings)
     if place.type in ("Linear", "Conv1d", "Conv2d", "Conv3d"):
-        return start.formula == "kaiming_uniform_(a=5**0.5)"
+        return start.formula == "kaiming_uniform_(a=math.sqrt(5))"
     if place.type in _GATES:
         expected = math.sqrt(_GATES[place.type] / (3 * site.shape[0]))
         return start.family == "uniform" and math.isclose(start.std, expected, rel_tol=2e-5)
@@ -126,7 +127,7 @@ def draw(initial: Initial, tensor: str) -> str:
         PlanFormatError: its formula is not one of the known schemes.
     """
     if initial.formula:
-        if initial.formula not in _FORMULAS:
+        if initial.formula not in FORMULAS:
             raise PlanFormatError(f"{initial.formula!r} is not an initialiser that a plan may use")
         function, _, rest = initial.formula.partition("(")
         inner = rest.removesuffix(")")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,10 +84,13 @@ class RuntimeView:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """Rows of BANKS, SITES and ALIASES: (key, text of the value), both as source."""
+    """Rows of BANKS, SITES and ALIASES: (key, text of the value), both as source.
+
+    The rows of SITES are padded to columns and end in the tensor's shape.
+    """
 
     banks: tuple[tuple[str, str], ...]
-    sites: tuple[tuple[str, str], ...]
+    sites: tuple[str, ...]
     aliases: tuple[tuple[str, str], ...]
 
 
@@ -95,13 +99,22 @@ def tables(
 ) -> Tables:
     """The tables of an allocation."""
     chunks = {bank.name: bank.chunk for bank in banks}
-    rows = tuple(
-        (repr(site.name), _generator(placements[site.name], chunks))
+    rows = [
+        (f"{_key(site.name)}:", f"{_generator(placements[site.name], chunks)},", site.shape)
         for site in sites
         if placements[site.name].generator != "own"
+    ]
+    width = max((len(name) for name, _, _ in rows), default=0)
+    lines = tuple(
+        f"{name:<{width}} {text}  # {' x '.join(map(str, shape))}" for name, text, shape in rows
     )
     aliases = tuple((repr(alias), repr(site.name)) for site in sites for alias in site.aliases)
-    return Tables(tuple((repr(bank.name), _bank(bank)) for bank in banks), rows, aliases)
+    return Tables(tuple((repr(bank.name), _bank(bank)) for bank in banks), lines, aliases)
+
+
+def _key(name: str) -> str:
+    """``name`` in double quotes, as the formatter would have it."""
+    return json.dumps(name) if '"' not in name else repr(name)
 
 
 def _bank(bank: Bank) -> str:
@@ -111,7 +124,7 @@ def _bank(bank: Bank) -> str:
 
 def _generator(placement: Placement, chunks: dict[str, int]) -> str:
     kind = placement.generator
-    parts = [f"bank={placement.bank!r}"]
+    parts = [f"bank={_key(placement.bank or '')}"]
     parts += [f"{name}={getattr(placement, name)!r}" for name in _FIELDS[kind]]
     if kind == "hash" and placement.bank is not None:
         parts.append(f"chunk={chunks[placement.bank]}")
@@ -169,9 +182,9 @@ def runtime_view(
             if placement.generator != "own"
         )
     )
-    taken = {name for name, _ in root_definition.children} | {
-        item.name for item in (*root_definition.parameters, *root_definition.buffers)
-    }
+    taken = {name for name, _ in root_definition.children}
+    taken.update(parameter.name for parameter in root_definition.parameters)
+    taken.update(buffer.name for buffer in root_definition.buffers)
     return RuntimeView(
         kinds=kinds,
         owners=owners,
