@@ -155,9 +155,11 @@ def formulate(
         )
     member_of = _memberships(sites, evidence)
     importance = dict(evidence.importance)
-    resolution = 100 if any(value != 1.0 for value in importance.values()) else 1
     total = sum(site.size for site in sites if _shareable(site))
     chunk = chunk_length(total)
+    neutral = all(value == 1.0 for value in importance.values())
+    # Importance is rounded, more coarsely where products would not fit into 64 bits.
+    resolution = 1 if neutral else min(100, max(1, 10**11 // max(1, total)))
 
     grouped: dict[tuple[object, ...], list[int]] = {}
     for index, site in enumerate(sites):

@@ -8,7 +8,7 @@ from typing import Any
 
 from ortools.sat.python import cp_model
 
-from planner.formulation import SHARE, VISIBLE, Problem
+from planner.formulation import SHARE, VISIBLE, Problem, share_value
 from planner.valuation import (
     SPENDING,
     Decision,
@@ -143,7 +143,10 @@ def add_share(
 ) -> None:
     """5: the worth of a bank's size among the elements made from it."""
     weight = sum(problem.classes[c].weight * v.count[c, o] for c, o in joins)
-    limit = sum(item.weight * len(item.sites) for item in problem.classes) * 1200 // scale.unit
+    most = sum(item.weight * len(item.sites) for item in problem.classes)
+    greatest = max(option.reads for item in problem.classes for option in item.options)
+    sites = sum(len(item.sites) for item in problem.classes)
+    limit = share_value(greatest * sites * problem.resolution, most) // scale.unit
     share = v.share[g] = v.model.new_int_var(0, limit, f"U[{g}]")
     for piece, (slope, intercept) in enumerate(SHARE):
         v.model.add(
