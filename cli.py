@@ -6,10 +6,10 @@ are imported in the command that needs them.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import json
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -19,7 +19,7 @@ import planner
 from planner.errors import PlannerError
 
 if TYPE_CHECKING:
-    from planner.ir import Generator, TensorSpec
+    from planner.ir import Generator
     from planner.plans import Plan
 
 app = typer.Typer(
@@ -27,9 +27,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # Help and usage errors without boxes: they read the same in a pipe, and rich is slow to import.
+    rich_markup_mode=None,
 )
-
-_DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "bool")
 
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN.json", help="A plan.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
@@ -39,7 +39,7 @@ EverySite = Annotated[bool, typer.Option("--sites", help="List every site in a r
 def main() -> None:
     """Run the command; an error that the user caused is one message and exit status 1."""
     try:
-        app()
+        app(prog_name="npas")
     except PlannerError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -78,7 +78,7 @@ def plan_model(
     ],
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", metavar="SHAPE", help="An example input: 1x3x224x224, 2x64:int64."),
+        typer.Option("--input", metavar="SHAPE", help="An example input: 1x3x224x224, int64:2x64."),
     ] = None,
     arguments: Annotated[
         list[str] | None,
@@ -102,17 +102,24 @@ def plan_model(
     every_site: EverySite = False,
 ) -> None:
     """Plan MODEL under a budget and report the plan."""
-    example_inputs = [_input(text) for text in inputs] if inputs else None
-    keywords = dict(_argument(text) for text in arguments or ())
-    made = planner.plan(
-        model,
-        budget,
-        example_inputs,
-        arguments=keywords,
-        generators=cast("list[Generator]", generators.split(",")) if generators else None,
-        seed=seed,
-        deterministic_limit=time_limit,
-    )
+    from planner.loading import parse_arguments, parse_input
+
+    menu = [name.strip() for name in generators.split(",")] if generators is not None else None
+    if output and module and output.resolve() == module.resolve():
+        raise PlannerError(f"{output} cannot hold both the plan and the module: name two files")
+    example_inputs = [parse_input(text) for text in inputs] if inputs else None
+    keywords = parse_arguments(arguments or [])
+    # A model may print while it is built; standard output is for the report alone.
+    with redirect_stdout(sys.stderr):
+        made = planner.plan(
+            model,
+            budget,
+            example_inputs,
+            arguments=keywords,
+            generators=cast("list[Generator] | None", menu),
+            seed=seed,
+            deterministic_limit=time_limit,
+        )
     source = planner.emit(made) if module else ""
     if output:
         _write(made.to_json(), output)
@@ -165,32 +172,6 @@ def schema() -> None:
     from planner.plans import plan_schema
 
     print(json.dumps(plan_schema(), indent=2))
-
-
-def _input(text: str) -> TensorSpec:
-    """``2x64:int64``: lengths, and a dtype where it is not float32."""
-    from planner.ir import TensorSpec
-
-    shape, _, dtype = text.partition(":")
-    lengths = shape.split("x")
-    if not all(length.isdecimal() for length in lengths) or (dtype and dtype not in _DTYPES):
-        raise typer.BadParameter(
-            f"{text!r} is not a shape such as 1x3x224x224 or 2x64:int64; "
-            f"the dtypes are {', '.join(_DTYPES)}",
-            param_hint="--input",
-        )
-    return TensorSpec(tuple(int(length) for length in lengths), dtype or "float32")
-
-
-def _argument(text: str) -> tuple[str, object]:
-    """``key=value``: a Python literal, and text where it is none."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.isidentifier():
-        raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--arg")
-    try:
-        return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return key, value
 
 
 def _write(text: str, path: Path) -> None:

@@ -20,6 +20,7 @@ _BYTES = {
     "TIB": 2**40,
 }
 _FORM = re.compile(r"\+?(?P<number>[0-9_,]*\.?[0-9]+(?:E[+-]?[0-9]{1,3})?)\s*(?P<suffix>[A-Z%]*)")
+_MOST = 10**15  # beyond any model, and as far as the solver's integers go
 _ACCEPTED = (
     "a budget is a share of the dense count (10%, 0.1x), a number of parameters (2500000, 18M, "
     "also K, B, G, T) or a size in bytes (64MB, also KB, GB, TB, KiB, MiB, GiB)"
@@ -36,7 +37,8 @@ def parse_budget(text: str | int | float, dense: int, bytes_per_parameter: int =
         bytes_per_parameter: size of one parameter, for budgets in bytes.
 
     Raises:
-        BudgetError: ``text`` is none of these forms, or allows less than one parameter.
+        BudgetError: ``text`` is none of these forms, or allows less than one parameter or more
+            than 10^15.
 
     The arithmetic is exact: 10% of 36479194 is 3647919.
     """
@@ -63,4 +65,6 @@ def parse_budget(text: str | int | float, dense: int, bytes_per_parameter: int =
         raise BudgetError(f"budget {written!r} has the unknown unit {suffix!r}; {_ACCEPTED}")
     if parameters < 1:
         raise BudgetError(f"budget {written!r} allows less than one parameter; {_ACCEPTED}")
+    if parameters > _MOST:
+        raise BudgetError(f"budget {written!r} allows more than 10^15 parameters; {_ACCEPTED}")
     return int(parameters)

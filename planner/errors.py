@@ -1,4 +1,4 @@
-"""Every error that a user can cause, with what to change in its message and the facts as attributes."""
+"""Errors that a user can cause: the message says what to change, attributes carry the facts."""
 
 from __future__ import annotations
 

@@ -16,12 +16,16 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     The text goes to a temporary file in the same folder, to the disk, and then in ``path``'s place.
 
     Raises:
-        OutputError: the folder is missing, the path is a folder, permission, a full disk.
+        OutputError: the folder is missing, the path is a folder or a device, permission, a full
+            disk.
     """
     try:
         target = Path(path)
         if target.is_dir():
             raise OutputError(f"cannot write {target}: it is a folder; give a file name")
+        if target.exists() and not target.is_file():
+            # A device such as /dev/null would become a plain file.
+            raise OutputError(f"cannot write {target}: it is a device or a pipe, not a file")
         if not target.parent.is_dir():
             raise OutputError(f"cannot write {target}: there is no folder {target.parent}")
         # A link stays a link: what it points to is replaced.

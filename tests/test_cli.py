@@ -1,10 +1,12 @@
 """The command: results on standard output, messages on standard error, and what exits with what."""
 
 import ast
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,21 @@ SMALL = [f"{ROOT / 'tests' / 'zoo' / 'mlp.py'}:mlp", "--arg", "width=64"]
 
 
 def npas(*arguments, cwd):
-    """Run the command in a process of its own; returns (exit status, output, messages)."""
+    """Run the command in this process; returns (exit status, output, messages)."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setenv("COLUMNS", "80")
+        patch.setattr(sys, "argv", ["npas", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    return end.value.code, out.getvalue(), err.getvalue()
+
+
+def npas_alone(*arguments, cwd):
+    """Run the command in a process of its own, as ``python -m planner``."""
     done = subprocess.run(
-        [sys.executable, "-c", "import cli; cli.main()", *map(str, arguments)],
+        [sys.executable, "-m", "planner", *map(str, arguments)],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"},
         stdin=subprocess.DEVNULL,
@@ -35,7 +49,8 @@ def planned(tmp_path_factory):
     """A folder with a plan and its module, and what the command printed."""
     folder = tmp_path_factory.mktemp("planned")
     files = ["-o", "small.plan.json", "--module", "small.py"]
-    status, output, messages = npas("plan", *SMALL, "--budget", "30%", *files, "--json", cwd=folder)
+    options = ["--budget", "30%", *files, "--json"]
+    status, output, messages = npas_alone("plan", *SMALL, *options, cwd=folder)
     assert status == 0, messages
     return folder, output, messages
 
@@ -144,18 +159,31 @@ def test_schema_is_json(tmp_path):
     assert json.loads(output)["type"] == "object"
 
 
+PLANNED = ["plan", *SMALL, "--budget", "50%"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["plan", *SMALL, "--budget", "a lot"], "a lot"),
         (["plan", *SMALL, "--budget", "10"], "least"),
-        (["plan", *SMALL, "--budget", "10%", "--generators", "magic"], "magic"),
+        ([*PLANNED, "--generators", "magic"], "magic"),
+        ([*PLANNED, "--generators", ""], "generator ''"),
+        ([*PLANNED, "--input", "2xx3"], "2xx3"),
+        ([*PLANNED, "--input", "complex:2x3"], "complex"),
+        ([*PLANNED, "--input", "3x5"], "3x5"),
+        ([*PLANNED, "--arg", "width"], "key=value"),
+        ([*PLANNED, "--arg", "depth=3"], "depth"),
+        ([*PLANNED, "--time-limit", "-1"], "limit"),
+        ([*PLANNED, "-o", "nowhere/plan.json"], "nowhere"),
+        ([*PLANNED, "-o", "one", "--module", "./one"], "two files"),
         (["plan", "nowhere.py:model", "--budget", "10%"], "nowhere.py"),
-        (["plan", *SMALL, "--budget", "10%", "-o", "nowhere/plan.json"], "nowhere"),
         (["emit", "nowhere.plan.json"], "nowhere.plan.json"),
-        (["inspect", "broken.plan.json"], "plan"),
+        (["inspect", "nowhere.plan.json"], "nowhere.plan.json"),
+        (["inspect", "broken.plan.json"], "broken.plan.json"),
+        (["check", "nowhere"], "nowhere"),
     ],
-    ids=["budget", "minimum", "generator", "model", "output", "missing", "broken"],
+    ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )
 def test_what_the_user_causes_is_one_message(arguments, said, tmp_path):
     (tmp_path / "broken.plan.json").write_text("{")
@@ -167,13 +195,36 @@ def test_what_the_user_causes_is_one_message(arguments, said, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["broken.plan.json"]
 
 
-@pytest.mark.parametrize(
-    "wrong", [["--input", "2xx3"], ["--input", "2x3:complex"], ["--arg", "width"], ["--seed", "x"]]
-)
-def test_options_that_cannot_be_read_are_usage_errors(wrong, tmp_path):
-    status, output, messages = npas("plan", *SMALL, "--budget", "10%", *wrong, cwd=tmp_path)
+@pytest.mark.parametrize("wrong", [["--colour"], ["--seed", "x"]])
+def test_options_that_are_not_there_are_usage_errors(wrong, tmp_path):
+    status, output, messages = npas(*PLANNED, *wrong, cwd=tmp_path)
     assert (status, output) == (2, "")
     assert wrong[0] in messages
+
+
+def test_the_budget_is_asked_for(tmp_path):
+    status, output, messages = npas("plan", *SMALL, cwd=tmp_path)
+    assert (status, output) == (2, "")
+    assert "--budget" in messages
+
+
+def test_what_a_model_prints_stays_off_the_output(tmp_path):
+    (tmp_path / "chatty.py").write_text(
+        "from torch import nn\n\nprint('hello')\n\n\n"
+        "def net():\n    print('building')\n"
+        "    return nn.Sequential(*(nn.Linear(32, 32) for _ in range(4)))\n"
+    )
+    options = ["--budget", "50%", "--input", "2x32", "--json"]
+    status, output, messages = npas("plan", "chatty.py:net", *options, cwd=tmp_path)
+    assert status == 0
+    assert json.loads(output)["model"] == "chatty.py:net"
+    assert messages.startswith("hello\nbuilding\n")
+
+
+def test_a_process_of_its_own_ends_the_same(planned):
+    folder, _, _ = planned
+    for arguments in (["inspect", "small.plan.json"], ["emit", "nowhere.plan.json"], ["--colour"]):
+        assert npas_alone(*arguments, cwd=folder) == npas(*arguments, cwd=folder)
 
 
 def test_other_exceptions_keep_their_traceback(monkeypatch, planned):
