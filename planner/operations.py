@@ -18,8 +18,9 @@ FACTORIES = (
     "rand_like randint randn randn_like randperm tensor zeros zeros_like"
 ).split()
 OPERATORS = (
-    "add and_ contains eq floordiv ge getitem gt iadd iand ifloordiv imul ior ipow isub itruediv "
-    "invert is_ is_not ixor le lt matmul mod mul ne neg not_ or_ pos pow setitem sub truediv xor"
+    "add and_ contains eq floordiv ge getitem gt iadd iand ifloordiv ilshift imatmul imod imul "
+    "ior ipow irshift isub itruediv invert is_ is_not ixor le lshift lt matmul mod mul ne neg "
+    "not_ or_ pos pow rshift setitem sub truediv xor"
 ).split()
 BUILTINS = "abs bool float getattr int len max min round sum tuple list".split()
 ATTRIBUTES = (
@@ -27,11 +28,27 @@ ATTRIBUTES = (
     "min ndim real requires_grad shape"
 ).split()
 
+# What an emitted file calls its own, beside its imports and what Python has built in.
+_OWN = (
+    "ALIASES BANKS Bank GENERATED Generator Hash Interpolate Link LowRank Mix Mixed PLAN Recurrent "
+    "SITES Source Target Tie Tile attach build fit generated initialise install linked locate "
+    "matrix reset_kept ring solve tensor unpack"
+).split()
+_IMPORTED = (
+    "annotations Any F Iterator Mapping OrderedDict Tensor base64 dataclass math nn operator torch "
+    "zlib"
+).split()
+
 _TORCH_NAMESPACES = ("torch", "torch.nn.functional", "torch.linalg", "torch.fft", "torch.special")
 _METHODS = (
     "bool byte char clone contiguous cpu detach dim double expand float half int item long "
-    "new_empty new_full new_ones new_tensor new_zeros numel permute requires_grad_ reshape short size to "
-    "tolist type_as unbind view"
+    "new_empty new_full new_ones new_tensor new_zeros numel permute requires_grad_ reshape short "
+    "size to tolist type_as unbind view"
+).split()
+# Methods that reach beyond the values of a forward.
+_FORBIDDEN = (
+    "apply_ backward map2_ map_ module_load numpy register_hook register_post_accumulate_grad_hook "
+    "share_memory_ storage untyped_storage"
 ).split()
 
 
@@ -49,10 +66,13 @@ def _names() -> dict[str, object]:
             continue
         # What torch.functional defines is public as torch.NAME.
         public = "torch" if qualified == "torch.functional" else qualified
-        for function in functions:
-            name = getattr(function, "__name__", "")
-            if name and not name.startswith("_") and hasattr(namespace, name):
-                names[f"{public}.{name}"] = getattr(namespace, name)
+        known = {id(function) for function in functions}
+        plain = {getattr(function, "__name__", "") for function in functions}
+        for name in dir(namespace):
+            # What torch.linalg calls norm is called linalg_norm by itself.
+            value = getattr(namespace, name)
+            if not name.startswith("_") and (name in plain or id(value) in known):
+                names[f"{public}.{name}"] = value
     names.update({f"torch.{name}": getattr(torch, name) for name in FACTORIES})
     names.update({f"operator.{name}": getattr(operator, name) for name in OPERATORS})
     names.update({f"builtins.{name}": getattr(builtins, name) for name in BUILTINS})
@@ -74,6 +94,7 @@ def _by_identity() -> dict[int, str]:
         _names().items(), key=lambda item: (".functional." not in item[0], item[0])
     ):
         found.setdefault(id(function), name)
+    found[id(operator.abs)] = "builtins.abs"
     return found
 
 
@@ -84,10 +105,11 @@ def _methods() -> frozenset[str]:
 
     overridable = torch.overrides.get_overridable_functions()[torch.Tensor]
     listed = {getattr(method, "__name__", "") for method in overridable}
-    return frozenset(name for name in (*listed, *_METHODS) if name and not name.startswith("_")) | {
-        "__getitem__",
-        "__setitem__",
-    }
+    return frozenset(
+        name
+        for name in (*listed, *_METHODS, "__getitem__", "__setitem__")
+        if name and name not in _FORBIDDEN and (not name.startswith("_") or name.endswith("item__"))
+    )
 
 
 def public_name(function: Callable[..., object]) -> str | None:
@@ -113,6 +135,20 @@ def is_function(name: str) -> bool:
 def is_method(name: str) -> bool:
     """Whether ``name`` is an allowed method of ``torch.Tensor``."""
     return name in _methods()
+
+
+def is_reserved(name: str) -> bool:
+    """Whether an emitted file needs ``name`` for itself, so that no model's class can have it."""
+    return name in (*_OWN, *_IMPORTED) or hasattr(builtins, name) or name.startswith("Generated")
+
+
+def is_layer(name: str) -> bool:
+    """Whether ``name`` is a module of ``torch.nn`` that is no container."""
+    from torch import nn
+
+    found = getattr(nn, name, None)
+    containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+    return isinstance(found, type) and issubclass(found, nn.Module) and found not in containers
 
 
 def is_in_place(op: str, target: str, kwargs: tuple[tuple[str, object], ...]) -> bool:

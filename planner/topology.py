@@ -15,6 +15,7 @@ from planner.ir import (
     Node,
     Program,
     Shared,
+    Value,
     references,
 )
 
@@ -139,11 +140,22 @@ class _Flow:
         known: dict[str, _Producers] = {}
         for position, item in enumerate(definition.inputs):
             known[item.name] = arguments[position] if position < len(arguments) else frozenset()
+
+        def sources_of(value: Value) -> _Producers:
+            return frozenset().union(*(known.get(name, frozenset()) for name in references(value)))
+
         for operation in definition.train.operations:
             values = (*operation.args, *(value for _, value in operation.kwargs))
-            sources = [known.get(name, frozenset()) for name in references(values)]
+            sources = [sources_of(value) for value in values]
             if operation.op == "module":
                 local, node = find(definition, operation.target)
+                if isinstance(node, Instance):
+                    # A block's arguments are told apart, by position or name.
+                    named = dict(operation.kwargs)
+                    names = [item.name for item in self.definitions[node.definition].inputs]
+                    rest = names[len(operation.args) :]
+                    sources = [sources_of(value) for value in operation.args]
+                    sources += [sources_of(named.get(name)) for name in rest]
                 known[operation.result] = self.enter(node, _join(path, local), sources)
             elif operation.op == "attribute":
                 owner = operation.target.rpartition(".")[0]

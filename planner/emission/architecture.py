@@ -52,6 +52,8 @@ def class_view(definition: Definition, types: dict[str, str], resets: tuple[str,
     Raises:
         PlanFormatError: a name is no identifier, or an operation is not allowed.
     """
+    if operations.is_reserved(definition.name):
+        raise PlanFormatError(f"{definition.name!r} is a name of the emitted file's own")
     sizes = dict(_sizes(definition))
     train: tuple[str, ...] = ()
     evaluation: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import keyword
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -17,7 +18,14 @@ from planner.tracing.constants import to_buffer
 from planner.tracing.folding import Block, BlockContainer, BlockNode, fold, map_leaves
 from planner.tracing.recovery import is_torch_leaf, recover, without_defaults
 from planner.tracing.shapes import propagate
-from planner.tracing.symbolic import Call, Capture, bind, capture, to_graphs
+from planner.tracing.symbolic import (
+    Call,
+    Capture,
+    bind,
+    capture,
+    passed_arguments,
+    to_graphs,
+)
 
 __all__ = ["trace"]
 
@@ -46,6 +54,7 @@ def trace(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> Program:
         TraceError: a module cannot be traced; names it, with file and line.
     """
     _refuse_hooks(model)
+    _refuse_names(model)
     skeleton = _on_meta(model)
     paths = {id(module): path for path, module in skeleton.named_modules(remove_duplicate=False)}
     leaves = _recover_leaves(skeleton)
@@ -56,7 +65,7 @@ def trace(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> Program:
     for training in (False, True):
         skeleton.train(training)
         outputs = _run_shapes(skeleton, inputs, captures, tensors)
-    builder = _Builder(model, captures, tensors, leaves)
+    builder = _Builder(model, skeleton, captures, tensors, leaves)
     block = builder.block(skeleton, "")
     definitions, root = fold(block, _positional_names)
     return Program(
@@ -89,6 +98,28 @@ def _refuse_hooks(model: nn.Module) -> None:
                 "does not show: remove them, or move what they do into forward",
                 module=path,
             )
+        if "forward" in module.__dict__:
+            raise TraceError(
+                f"module {path!r} ({type(module).__name__}) has a forward of its own as an "
+                "attribute, which a graph does not show: define it in the class",
+                module=path,
+            )
+
+
+def _refuse_names(model: nn.Module) -> None:
+    """Names that the emitted file could not write as attributes."""
+    for path, module in model.named_modules():
+        containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+        for name in (*module._modules, *module._parameters, *module._buffers):
+            numbered = name.isascii() and name.isdecimal() and name in module._modules
+            if keyword.iskeyword(name) or not (
+                name.isidentifier() or (numbered and isinstance(module, containers))
+            ):
+                raise TraceError(
+                    f"module {path!r} ({type(module).__name__}) has an attribute {name!r}: not a "
+                    "Python name; give it one (of a ParameterList, register each by name)",
+                    module=path,
+                )
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
@@ -116,7 +147,8 @@ def _recover_leaves(model: nn.Module) -> dict[int, Leaf]:
     leaves: dict[int, Leaf] = {}
 
     def visit(module: nn.Module) -> None:
-        if is_torch_leaf(module):
+        # The root becomes a class of the emitted file, so one of torch's is traced like a user's.
+        if module is not model and is_torch_leaf(module):
             try:
                 leaves[id(module)] = recover(module)
             except (ValueError, TypeError):
@@ -166,7 +198,7 @@ def _capture_all(
                 module=path,
             ) from error
         known = calls.get(id(module))
-        merged = call if known is None else _union(known, call, paths[id(module)])
+        merged = call if known is None else _union(module, known, call, paths[id(module)])
         if merged != known:
             calls[id(module)] = merged
             queue.append(module)
@@ -183,25 +215,26 @@ def _capture_all(
     return captures
 
 
-def _union(one: Call, other: Call, path: str) -> Call:
-    """A call that serves both: what is an input in either is an input."""
-    if one == other:
-        return one
-    inputs = tuple(dict.fromkeys((*one.inputs, *other.inputs)))
+def _union(module: nn.Module, one: Call, other: Call, path: str) -> Call:
+    """A call that serves both: a number that is an input in either is an input."""
+    inputs: list[str] = []
     mine, theirs = dict(one.constants), dict(other.constants)
     constants: list[tuple[str, object]] = []
-    for name in dict.fromkeys((*mine, *theirs)):
-        if name in inputs:
-            continue
-        if name in mine and name in theirs and mine[name] == theirs[name]:
-            constants.append((name, mine[name]))
+    for name in inspect.signature(type(module).forward).parameters:
+        values = [known[name] for known in (mine, theirs) if name in known]
+        if len(values) == 2 and values[0] == values[1]:
+            constants.append((name, values[0]))
+        elif len(values) < 2 and all(type(value) in (int, float) for value in values):
+            if name in (*one.inputs, *other.inputs):
+                inputs.append(name)
         else:
+            # None or a flag decides which way the forward goes, so one class cannot serve both.
             raise TraceError(
                 f"module {path!r} is called with different values of {name!r}: "
                 "make it an attribute of the module, or use two modules",
                 module=path,
             )
-    return Call(inputs, tuple(constants))
+    return Call(tuple(inputs), tuple(constants))
 
 
 def _run_shapes(
@@ -232,10 +265,11 @@ def _run_shapes(
 
 def _positional_names(leaf_type: str) -> tuple[str, ...]:
     """Names of a torch.nn constructor's arguments, in order."""
-    target: Any = nn
-    for part in leaf_type.split("."):
-        target = getattr(target, part)
-    return tuple(inspect.signature(target).parameters)
+    return tuple(inspect.signature(getattr(nn, leaf_type)).parameters)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
 class _Builder:
@@ -244,6 +278,7 @@ class _Builder:
     def __init__(
         self,
         model: nn.Module,
+        skeleton: nn.Module,
         captures: dict[int, Capture],
         tensors: set[torch.fx.Node],
         leaves: dict[int, Leaf],
@@ -252,6 +287,17 @@ class _Builder:
         self.captures = captures
         self.tensors = tensors
         self.leaves = leaves
+        self.placed: dict[int, str] = {}
+        # Tensors that are plain attributes may be read by a module further up.
+        self.read: dict[int, set[str]] = {}
+        for path, module in model.named_modules():
+            captured = captures.get(id(skeleton.get_submodule(path)))
+            for graph in (captured.train, captured.eval) if captured is not None else ():
+                for node in graph.nodes:
+                    if node.op == "get_attr":
+                        owner, _, name = str(node.target).rpartition(".")
+                        found = self.read.setdefault(id(module.get_submodule(owner)), set())
+                        found.add(name)
 
     def block(self, module: nn.Module, path: str) -> Block:
         captured = self.captures.get(id(module))
@@ -270,7 +316,15 @@ class _Builder:
         inputs: tuple[Input, ...] = ()
         if captured is not None:
             try:
-                train, evaluation = to_graphs(captured, self.tensors)
+
+                def call_arguments(target: str, args: Any, kwargs: Any) -> Any:
+                    child = module.get_submodule(target)
+                    callee = self.captures.get(id(child))
+                    if callee is None:
+                        return args, kwargs
+                    return passed_arguments(child, callee.call, args, kwargs)
+
+                train, evaluation = to_graphs(captured, self.tensors, call_arguments)
             except TypeError as error:
                 raise TraceError(
                     f"module {path!r} ({type(module).__name__}) passes an argument that is not a "
@@ -306,8 +360,16 @@ class _Builder:
         """``child`` at ``name`` below ``path``; ``seen`` maps modules to paths within the block."""
         if id(child) in seen:
             return Shared(seen[id(child)])
+        if id(child) in self.placed and child._buffers:
+            # Its parameters are tied by their names; two copies of a buffer would drift apart.
+            raise TraceError(
+                f"module {_join(path, name)!r} ({type(child).__name__}) keeps buffers and stands "
+                f"in another block as well, at {self.placed[id(child)]!r}: build one for each",
+                module=_join(path, name),
+            )
+        self.placed[id(child)] = _join(path, name)
         seen[id(child)] = name
-        full = f"{path}.{name}" if path else name
+        full = _join(path, name)
         if _is_plain(child):
             return BlockContainer(
                 next(kind for type_, kind in _CONTAINERS if type(child) is type_),
@@ -342,15 +404,9 @@ class _Builder:
             if buffer is not None:
                 persistent = name not in real._non_persistent_buffers_set
                 found.append(to_buffer(name, buffer, persistent=persistent, module=path))
-        if captured is not None:
-            read = {
-                str(node.target)
-                for graph in (captured.train, captured.eval)
-                for node in graph.nodes
-                if node.op == "get_attr"
-            }
-            for name in sorted(read):
-                value = real.__dict__.get(name, captured.constants.get(name))
-                if isinstance(value, torch.Tensor):
-                    found.append(to_buffer(name, value, persistent=False, module=path))
+        made = captured.constants if captured is not None else {}
+        for name in sorted(self.read.get(id(real), ())):
+            value = real.__dict__.get(name, made.get(name))
+            if isinstance(value, torch.Tensor):
+                found.append(to_buffer(name, value, persistent=False, module=path))
         return tuple(found)

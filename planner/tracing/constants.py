@@ -37,18 +37,25 @@ def to_buffer(name: str, tensor: torch.Tensor, *, persistent: bool, module: str)
     tensor = tensor.detach().cpu()
     shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
     for expression in _candidates(tensor):
-        if torch.equal(_evaluate(expression), tensor):
+        if _identical(_evaluate(expression), tensor):
             return Buffer(name, shape, dtype, persistent, expression=expression)
     raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     data = base64.b64encode(zlib.compress(raw, 9)).decode()
     if len(data) > LITERAL_LIMIT:
         raise TraceError(
             f"buffer {name!r} of module {module!r} holds {len(raw):,} bytes that no known "
-            f"expression gives and that do not fit into {LITERAL_LIMIT:,} bytes compressed: compute "
-            "it in forward from arange, triu and the like, or make it smaller",
+            f"expression gives and that do not fit into {LITERAL_LIMIT:,} bytes compressed: "
+            "compute it in forward from arange, triu and the like, or make it smaller",
             module=module,
         )
     return Buffer(name, shape, dtype, persistent, data=data)
+
+
+def _identical(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equal values, and zeros of one sign."""
+    if not torch.equal(one, other):
+        return False
+    return not one.is_floating_point() or torch.equal(one.signbit(), other.signbit())
 
 
 def _call(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from planner import operations
 from planner.ir import (
     Buffer,
     Container,
@@ -60,6 +61,14 @@ _Hint: TypeAlias = tuple[str, str]
 _Visit: TypeAlias = Callable[[Value, _Hint], Value]
 
 
+# The numbers of one place in all instances, as text: 1 and 1.0 are not the same.
+_Column: TypeAlias = tuple[str, ...]
+
+
+def _column(values: tuple[Value, ...]) -> _Column:
+    return tuple(map(repr, values))
+
+
 _Names: TypeAlias = Callable[[str], tuple[str, ...]]
 
 
@@ -79,15 +88,13 @@ class _Numbering:
 class _Resolution:
     """Replaces slots, in order, by constructor arguments where numbers vary and by numbers else."""
 
-    def __init__(
-        self, columns: list[tuple[Value, ...]], names: dict[tuple[Value, ...], str]
-    ) -> None:
+    def __init__(self, columns: list[tuple[Value, ...]], names: dict[_Column, str]) -> None:
         self.columns = iter(columns)
         self.names = names
 
     def visit(self, _value: Value, _hint: _Hint) -> Value:
         column = next(self.columns)
-        name = self.names.get(column)
+        name = self.names.get(_column(column))
         return column[0] if name is None else Slot(name)
 
 
@@ -101,7 +108,7 @@ def fold(root: Block, parameter_names: _Names) -> tuple[tuple[Definition, ...], 
     _collect(root, levels)
     instances: dict[int, Instance] = {}
     definitions: list[Definition] = []
-    taken: dict[str, int] = {}
+    taken: set[str] = set()
     for level in sorted(levels):
         groups: dict[Definition, list[tuple[Block, _Numbering]]] = {}
         for block in levels[level]:
@@ -109,16 +116,22 @@ def fold(root: Block, parameter_names: _Names) -> tuple[tuple[Definition, ...], 
             skeleton = _map(_definition(block, instances), numbering.visit, parameter_names)
             groups.setdefault(skeleton, []).append((block, numbering))
         for skeleton, members in groups.items():
-            taken[skeleton.name] = taken.get(skeleton.name, 0) + 1
-            count = taken[skeleton.name]
-            name = skeleton.name if count == 1 else f"{skeleton.name}{count}"
+            name, count = skeleton.name, 1
+            if operations.is_reserved(name):
+                name = f"Model{name}"
+            first = name
+            while name in taken:
+                count += 1
+                name = f"{first}{count}"
+            taken.add(name)
             columns = list(zip(*(numbering.values for _, numbering in members), strict=True))
             names = _argument_names(columns, members[0][1].hints, _used_names(skeleton))
+            values = {names[_column(one)]: one for one in columns if _column(one) in names}
             resolution = _Resolution(columns, names)
             definition = _map(skeleton, resolution.visit, parameter_names, slots=True)
             definitions.append(replace(definition, name=name, arguments=tuple(names.values())))
             for row, (block, _) in enumerate(members):
-                arguments = tuple((argument, column[row]) for column, argument in names.items())
+                arguments = tuple((name, values[name][row]) for name in names.values())
                 instances[id(block)] = Instance(name, arguments)
     return tuple(definitions), instances[id(root)]
 
@@ -261,14 +274,14 @@ def _is_number(value: Value) -> bool:
 
 def _argument_names(
     columns: list[tuple[Value, ...]], hints: list[_Hint], used: set[str]
-) -> dict[tuple[Value, ...], str]:
+) -> dict[_Column, str]:
     """A name for each distinct column that varies, in order of first appearance."""
-    first: dict[tuple[Value, ...], _Hint] = {}
-    for column, hint in zip(columns, hints, strict=True):
-        if len(set(map(repr, column))) > 1:
-            first.setdefault(column, hint)
+    first: dict[_Column, _Hint] = {}
+    for values, hint in zip(columns, hints, strict=True):
+        if len(set(_column(values))) > 1:
+            first.setdefault(_column(values), hint)
     plain = [argument for _, argument in first.values()]
-    names: dict[tuple[Value, ...], str] = {}
+    names: dict[_Column, str] = {}
     for column, (owner, argument) in first.items():
         alone = plain.count(argument) == 1 and argument != "value"
         name = argument if alone else f"{owner}_{argument}".removesuffix("_value")

@@ -85,6 +85,8 @@ def recover(module: nn.Module) -> Leaf:
         ValueError: an argument cannot be read off, or the rebuilt module differs.
     """
     cls = type(module)
+    if getattr(nn, cls.__name__, None) is not cls:
+        raise ValueError(f"{cls.__name__} is not public in torch.nn")
     arguments, required = _arguments(module)
     pairs = [name for name, value in arguments.items() if _uniform(value)]
     collapsed = {name: value[0] if name in pairs else value for name, value in arguments.items()}
@@ -96,10 +98,7 @@ def recover(module: nn.Module) -> Leaf:
     kwargs: list[tuple[str, Value]] = []
     for name, value in arguments.items():
         kwargs.append((name, to_value(value)))
-    public = cls.__name__ if getattr(nn, cls.__name__, None) is cls else None
-    if public is None:
-        public = f"{cls.__module__.removeprefix('torch.nn.')}.{cls.__name__}"
-    return Leaf(public, args, tuple(kwargs))
+    return Leaf(cls.__name__, args, tuple(kwargs))
 
 
 def without_defaults(leaf: Leaf) -> Leaf:
@@ -108,10 +107,7 @@ def without_defaults(leaf: Leaf) -> Leaf:
     :func:`recover` keeps numbers even where they are defaults, so that folding sees a stride of 1
     and a stride of 2 as one structure with another number.
     """
-    target: Any = nn
-    for part in leaf.type.split("."):
-        target = getattr(target, part)
-    defaults = _defaults(target)
+    defaults = _defaults(getattr(nn, leaf.type))
     return replace(
         leaf,
         kwargs=tuple(

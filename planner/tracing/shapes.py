@@ -44,6 +44,11 @@ class HierarchicalShapeProp(ShapeProp):
             self.tensors.add(n)
         return result
 
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Read a tensor; constants that the forward made have data and lose it here."""
+        value = super().get_attr(target, args, kwargs)
+        return value.to("meta") if isinstance(value, torch.Tensor) else value
+
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Run a child by its captured graph, or by its own forward if it is a layer of torch."""
         return self._enter(self.fetch_attr(target), args, kwargs)
@@ -69,7 +74,10 @@ def propagate(
     tensors: set[torch.fx.Node],
 ) -> Any:
     """Run ``module``'s captured graph of its present mode on meta tensors; returns its output."""
-    bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs).arguments
+    bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
+    bound.apply_defaults()
     graph = capture.train if module.training else capture.eval
-    values = [bound[name] for name in capture.call.inputs]
-    return HierarchicalShapeProp(module, graph, captures, tensors).run(*values)
+    values = [bound.arguments[name] for name in capture.call.inputs]
+    # What the forward makes on the default device is made without data as well.
+    with torch.device("meta"):
+        return HierarchicalShapeProp(module, graph, captures, tensors).run(*values)

@@ -9,9 +9,11 @@ defaults keep their values, so that ``if mask is not None`` takes the branch tha
 from __future__ import annotations
 
 import inspect
+import operator
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,6 +50,29 @@ class _UntraceableError(Exception):
     """A target that no public name stands for."""
 
 
+class _Proxy(torch.fx.Proxy):
+    """A proxy that records changes in place, which fx's own turns into new values."""
+
+    # Comparing records an operation, so that Python no longer finds a hash by itself.
+    __hash__ = torch.fx.Proxy.__hash__
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
+
+
+def _in_place(function: Callable[..., Any]) -> Callable[[_Proxy, Any], Any]:
+    def record(self: _Proxy, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return record
+
+
+for (
+    _name
+) in "iadd iand ifloordiv ilshift imatmul imod imul ior ipow irshift isub itruediv ixor".split():
+    setattr(_Proxy, f"__{_name}__", _in_place(getattr(operator, _name)))
+
+
 class _ModuleTracer(torch.fx.Tracer):
     """Children are leaves; functions of the model's own library are traced through."""
 
@@ -55,6 +80,9 @@ class _ModuleTracer(torch.fx.Tracer):
         super().__init__(param_shapes_constant=True)
         self.proxy_buffer_attributes = True
         self.call = call
+
+    def proxy(self, node: torch.fx.Node) -> torch.fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
@@ -100,11 +128,14 @@ def _known(target: Any) -> bool:
 def bind(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
     """How ``module.forward`` is called: arguments that hold tensors (or fx nodes) are inputs.
 
+    Defaults count as constants, so that every argument of the signature is one or the other.
+
     Raises:
         TypeError: the arguments do not fit the signature, or it takes ``*args``.
     """
     signature = inspect.signature(type(module).forward)
     bound = signature.bind(module, *args, **kwargs)
+    bound.apply_defaults()
     inputs: list[str] = []
     constants: list[tuple[str, object]] = []
     for position, (name, value) in enumerate(bound.arguments.items()):
@@ -129,36 +160,84 @@ def _holds_tensor(value: Any) -> bool:
     return isinstance(value, (torch.Tensor, torch.fx.Node, torch.fx.Proxy))
 
 
+_SHADOWS = frozenset(("F", "Tensor", "math", "nn", "operator", "torch", *operations.BUILTINS))
+
+
+def input_name(name: str) -> str:
+    """``name`` as an argument of an emitted forward, where it may not hide what the body uses."""
+    return f"{name}_" if name in _SHADOWS else name
+
+
+def passed_arguments(
+    module: nn.Module, call: Call, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Of the arguments of one call of ``module`` those that ``call`` has as inputs."""
+    signature = inspect.signature(type(module).forward)
+    bound = signature.bind(module, *args, **kwargs)
+    bound.apply_defaults()
+    names = list(signature.parameters)[1 : 1 + len(args)]
+    given = tuple(bound.arguments[name] for name in names if name in call.inputs)
+    rest = (name for name in call.inputs if name not in names)
+    return given, {input_name(name): bound.arguments[name] for name in rest}
+
+
 def capture(module: nn.Module, call: Call, path: str) -> Capture:
     """Trace ``module``'s own forward in both modes.
 
     Raises:
         TraceError: with the module's path and the file and line of the statement that stops it.
     """
+    # fx patches the functions of math while it traces: the table must hold the originals.
+    operations.is_function("math.sqrt")
     graphs: list[torch.fx.Graph] = []
     constants: dict[str, torch.Tensor] = {}
     mode = module.training
-    before = set(module.__dict__)
     try:
         for training in (True, False):
             module.train(training)
+            before = set(module.__dict__)
             try:
                 graph = _ModuleTracer(call).trace(module)
             except Exception as error:  # anything may come out of a user's forward
                 raise _error(module, path, error) from error
+            _collect_constants(module, graph, sorted(set(module.__dict__) - before), constants)
             graphs.append(graph)
     finally:
         module.train(mode)
-    for name in set(module.__dict__) - before:
-        if isinstance(module.__dict__[name], torch.Tensor):
-            constants[name] = module.__dict__[name]
+    for name, value in constants.items():
+        setattr(module, name, value)
     return Capture(call, graphs[0], graphs[1], constants)
+
+
+def _collect_constants(
+    module: nn.Module, graph: torch.fx.Graph, made: list[str], constants: dict[str, torch.Tensor]
+) -> None:
+    """Move the tensors that a trace left on ``module`` into ``constants``, equal ones once."""
+    names: dict[str, str] = {}
+    for name in made:
+        value = module.__dict__.pop(name)
+        if isinstance(value, torch.Tensor):
+            same = (known for known, other in constants.items() if _equal(value, other))
+            names[name] = next(same, f"constant{len(constants)}")
+            while names[name] not in constants and hasattr(module, names[name]):
+                names[name] += "_"
+            constants[names[name]] = value
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            node.target = names.get(str(node.target), node.target)
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
+
+
+_OURS = (Path(torch.__file__).parent, Path(__file__).parent)
 
 
 def _error(module: nn.Module, path: str, error: Exception) -> TraceError:
     location = None
     for frame in traceback.extract_tb(error.__traceback__):
-        inside = "/torch/" in frame.filename or "/planner/tracing/" in frame.filename
+        inside = any(folder in Path(frame.filename).parents for folder in _OURS)
         if not inside and not frame.filename.startswith("<"):
             location = f"{frame.filename}:{frame.lineno}"
     if location is None:
@@ -179,36 +258,50 @@ def _error(module: nn.Module, path: str, error: Exception) -> TraceError:
 # --------------------------------------------------------------------------- fx graph → program
 
 
-def to_graphs(captured: Capture, tensors: set[torch.fx.Node]) -> tuple[Graph, Graph | None]:
+CallArguments = Callable[[str, tuple[Any, ...], Mapping[str, Any]], Any]
+
+
+def to_graphs(
+    captured: Capture, tensors: set[torch.fx.Node], call_arguments: CallArguments
+) -> tuple[Graph, Graph | None]:
     """The program's graphs in training and in evaluation; the second is None where they agree.
 
-    ``tensors`` are the nodes whose value is a tensor.
+    ``tensors`` are the nodes whose value is a tensor; ``call_arguments`` gives the (args, kwargs)
+    with which the captured child at a path is called, without those that it has as constants.
 
     Raises:
         TypeError: an argument is not a literal.
     """
-    train = _graph(captured.train, captured.call.inputs, tensors)
-    evaluation = _graph(captured.eval, captured.call.inputs, tensors)
+    train = _graph(captured.train, captured.call.inputs, tensors, call_arguments)
+    evaluation = _graph(captured.eval, captured.call.inputs, tensors, call_arguments)
     merged = _merge(train, evaluation)
     if merged is not None:
         return _without_dead(merged), None
     return _without_dead(train), _without_dead(evaluation)
 
 
-def _graph(graph: torch.fx.Graph, inputs: tuple[str, ...], tensors: set[torch.fx.Node]) -> Graph:
+def _graph(
+    graph: torch.fx.Graph,
+    inputs: tuple[str, ...],
+    tensors: set[torch.fx.Node],
+    call_arguments: CallArguments,
+) -> Graph:
     operations_: list[Operation] = []
     output: Value = None
     names = iter(inputs)
     for node in graph.nodes:
         if node.op == "placeholder":
             # fx renames arguments that shadow builtins, such as "input"; the model's name stays.
-            node.name = next(names)
+            node.name = input_name(next(names))
             continue
         if node.op == "output":
             output = to_value(node.args[0])
             continue
-        args = tuple(to_value(item) for item in node.args)
-        kwargs = tuple((key, to_value(item)) for key, item in node.kwargs.items())
+        given, named = node.args, node.kwargs
+        if node.op == "call_module":
+            given, named = call_arguments(str(node.target), given, named)
+        args = tuple(to_value(item) for item in given)
+        kwargs = tuple((key, to_value(item)) for key, item in named.items())
         if node.op == "call_function":
             if node.target is torch._assert or node.target is print:
                 continue
