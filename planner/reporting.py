@@ -1,18 +1,22 @@
 """Plan → report for a terminal.
 
-It fits 80 columns, and has no boxes, so that it reads the same in a pipe. Rich leaves out colour
-where output is no terminal or ``NO_COLOR`` is set.
+It fits 80 columns, and has no boxes and no trailing spaces, so that it reads the same in a pipe.
+Rich leaves out colour where output is no terminal or ``NO_COLOR`` is set.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from planner.summary import SiteFigures, Summary, summarise
+from planner.summary import BankFigures, SiteFigures, Summary, summarise
 
 if TYPE_CHECKING:
     from planner.plans import Plan
@@ -29,95 +33,158 @@ def report(plan: Plan, *, every_site: bool = False) -> RenderableType:
     Sites that differ only by numbers in their names share a row, unless ``every_site`` is set.
     """
     summary = summarise(plan, every_site=every_site)
-    tables = [_totals(summary)]
-    if summary.banks:
-        tables.append(_banks(summary))
-    if summary.generated:
-        tables.append(_sites(summary))
-    if summary.kept:
-        tables.append(_kept(summary))
-    parts: list[RenderableType] = []
-    for table in tables:
-        parts += [table, Text("")]
-    notes = [_plain(f"note: {note}") for note in summary.notes]
-    return Group(*parts, *notes, _solver(summary))
+    parts: list[RenderableType] = [_heading(summary), _totals(summary), Text("")]
+    for rows, table in (
+        (summary.banks, _banks),
+        (summary.generated, _sites),
+        (summary.kept, _kept),
+    ):
+        if rows:
+            parts += [table(summary), Text("")]
+    parts += [_plain(f"note: {note}") for note in summary.notes]
+    return _Trimmed(Group(*parts, _solver(summary)))
 
 
-def _table(*headers: str, left: int = 1) -> Table:
-    """A table without boxes whose first ``left`` columns are text and the others numbers."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for index, header in enumerate(headers):
-        if index < left:
-            table.add_column(header, overflow="fold")
-        else:
-            table.add_column(header, justify="right", no_wrap=True)
-    return table
+@dataclass(frozen=True)
+class _Trimmed:
+    """``content`` without the spaces that fill its lines up to the width of the terminal."""
+
+    content: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in console.render_lines(self.content, options, pad=False):
+            while line and not line[-1].text.strip(" "):
+                line.pop()
+            if line:
+                last = line.pop()
+                line.append(Segment(last.text.rstrip(" "), last.style, last.control))
+            yield from line
+            yield Segment.line()
 
 
-def _totals(summary: Summary) -> Table:
+@dataclass(frozen=True)
+class _Named:
+    """A table whose first column holds names, which break after a dot where space is short.
+
+    The last row holds the sums.
+    """
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left: int = 1
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        longest = max(len(row[0]) for row in self.rows)
+        wanted = Measurement.get(console, options.update(width=10_000), self._table(longest))
+        yield self._table(max(12, longest - max(0, wanted.maximum - options.max_width)))
+
+    def _table(self, width: int) -> Table:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for index, header in enumerate(self.headers):
+            if index == 0:
+                table.add_column(header, overflow="fold")
+            elif index < self.left:
+                table.add_column(header, no_wrap=True)
+            else:
+                table.add_column(header, justify="right", no_wrap=True)
+        for first, *others in self.rows:
+            table.add_row(_plain(first, width), *(_plain(other) for other in others))
+        return table
+
+
+def _heading(summary: Summary) -> Group:
+    return Group(
+        _plain(f"model      {summary.model}"),
+        _plain(f"plan       {summary.digest[:16]}, seed {summary.seed}"),
+    )
+
+
+def _totals(summary: Summary) -> Group:
     totals = summary.totals
-    table = _table("", "", left=0)
-    table.show_header = False
-    table.columns[0].justify = "left"
-    table.add_column(overflow="fold")
-    table.add_row("model", "", _plain(summary.model))
-    table.add_row("plan", "", _plain(f"{summary.digest[:16]}, seed {summary.seed}"))
-    table.add_row("dense", f"{totals.dense:,}", "parameters")
-    table.add_row("budget", f"{totals.budget:,}", _plain(f"parameters ({summary.budget})"))
-    table.add_row(
-        "emitted", f"{totals.emitted:,}", f"parameters, compression {_ratio(totals.compression)}"
-    )
-    table.add_row("unused", f"{totals.unused:,}", "parameters of the budget")
-    table.add_row("gradients", _size(totals.gradient_bytes), "a step")
-    table.add_row(
-        "optimiser",
-        _size(totals.momentum_bytes),
-        f"SGD with momentum; Adam {_size(totals.adam_bytes)}",
-    )
-    return table
+    rows = [
+        ("dense", f"{totals.dense:,}", "parameters"),
+        ("budget", f"{totals.budget:,}", summary.budget),
+        ("emitted", f"{totals.emitted:,}", f"compression {_ratio(totals.compression)}"),
+        ("  banks", f"{totals.banks:,}", ""),
+        ("  mixing", f"{totals.coefficients:,}", "coefficients"),
+        ("  kept", f"{totals.kept:,}", ""),
+        ("unused", f"{totals.unused:,}", ""),
+        ("frozen", f"{totals.frozen:,}", "not trained, not counted"),
+        ("gradients", _size(totals.gradient_bytes), "a step"),
+        ("optimiser", _size(totals.momentum_bytes), "SGD with momentum"),
+        ("", _size(totals.adam_bytes), "Adam"),
+    ]
+    if not totals.frozen:
+        rows = [row for row in rows if row[0] != "frozen"]
+    width = max(len(figure) for _, figure, _ in rows)
+    lines = (f"{name:<11}{figure:>{width}}  {remark}".rstrip() for name, figure, remark in rows)
+    return Group(*(_plain(line) for line in lines))
 
 
-def _banks(summary: Summary) -> Table:
-    table = _table("bank", "parameters", "coeff.", "sites", "elements", "reads", "compr.", "std")
-    for bank in summary.banks:
-        table.add_row(
-            _plain(bank.name),
-            f"{bank.parameters:,}",
-            f"{bank.coefficients:,}",
-            str(bank.sites),
-            f"{bank.elements:,}",
-            f"{bank.reads:.2f}",
-            _ratio(bank.compression),
-            f"{bank.std:.3g}",
+def _banks(summary: Summary) -> _Named:
+    """The sum of the elements counts each generated tensor once, as each has one bank."""
+    banks = summary.banks
+    rows = [_bank_row(bank) for bank in banks]
+    elements = sum(bank.elements for bank in banks)
+    totals = summary.totals
+    rows.append(
+        (
+            "total",
+            f"{totals.banks:,}",
+            f"{totals.coefficients:,}",
+            "",
+            f"{sum(bank.sites for bank in banks):,}",
+            f"{elements:,}",
+            "",
+            _ratio(elements / max(1, totals.banks + totals.coefficients)),
         )
-    return table
+    )
+    headers = ("bank", "parameters", "mixing", "templates", "sites", "elements", "reads", "compr.")
+    return _Named(headers, tuple(rows))
 
 
-def _sites(summary: Summary) -> Table:
-    table = _table("site", "shape", "generator", "bank", "sites", "share", left=4)
-    for column in table.columns[1:3]:
-        column.no_wrap = True
-    for site in summary.generated:
-        table.add_row(
-            _plain(site.name),
-            "x".join(str(length) for length in site.shape),
+def _bank_row(bank: BankFigures) -> tuple[str, ...]:
+    least, most = bank.templates
+    return (
+        bank.name,
+        f"{bank.parameters:,}",
+        f"{bank.coefficients:,}",
+        str(most) if least == most else f"{least}-{most}",
+        f"{bank.sites:,}",
+        f"{bank.elements:,}",
+        _figure(bank.reads),
+        _ratio(bank.compression),
+    )
+
+
+def _sites(summary: Summary) -> _Named:
+    rows = [
+        (
+            site.name,
+            "x".join(str(length) for length in site.shape) or "scalar",
             _generator(site),
-            _plain(site.bank or "-"),
-            str(site.count),
+            site.bank or "-",
+            f"{site.count:,}",
             f"{100 * site.share:.1f}%",
         )
-    return table
+        for site in summary.generated
+    ]
+    count = _sum(site.count for site in summary.generated)
+    share = sum(site.share for site in summary.generated)
+    rows.append(("total", "", "", "", count, f"{100 * share:.1f}%"))
+    headers = ("site", "shape", "generator", "bank", "sites", "share")
+    return _Named(headers, tuple(rows), left=4)
 
 
 def _generator(site: SiteFigures) -> str:
     return f"{site.generator} {site.detail}".rstrip()
 
 
-def _kept(summary: Summary) -> Table:
-    table = _table("kept as they are, because", "sites", "parameters")
-    for row in summary.kept:
-        table.add_row(_plain(row.reason), str(row.sites), f"{row.elements:,}")
-    return table
+def _kept(summary: Summary) -> _Named:
+    rows = [(row.reason, f"{row.sites:,}", f"{row.elements:,}") for row in summary.kept]
+    sites = _sum(row.sites for row in summary.kept)
+    rows.append(("total", sites, _sum(row.elements for row in summary.kept)))
+    return _Named(("kept as they are", "sites", "parameters"), tuple(rows))
 
 
 def _solver(summary: Summary) -> Text:
@@ -128,23 +195,43 @@ def _solver(summary: Summary) -> Text:
     )
 
 
-def _plain(text: str) -> Text:
+def _plain(text: str, width: int | None = None) -> Text:
     """``text`` with no markup, and with what a terminal would obey made visible.
 
-    A plan may come from a stranger, and its names reach the terminal.
+    A plan may come from a stranger, and its names reach the terminal. Names longer than ``width``
+    break after a dot.
     """
-    return Text("".join(char if char.isprintable() else repr(char)[1:-1] for char in text))
+    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return Text("\n".join(_broken(shown, width or len(shown))), overflow="fold")
+
+
+def _broken(text: str, width: int) -> Iterator[str]:
+    while len(text) > width:
+        dot = text.rfind(".", 0, width) + 1
+        if dot == 0 or " " in text:
+            break
+        yield text[:dot]
+        text = text[dot:]
+    yield text
+
+
+def _sum(counts: Iterable[int]) -> str:
+    return f"{sum(counts):,}"
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _ratio(value: float) -> str:
-    return f"{value:.3g}x" if value < 1000 else f"{value:,.0f}x"
+    return f"{_figure(value)}x"
 
 
 def _size(count: int) -> str:
     """Bytes in the largest decimal unit that keeps at least one whole one."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
+        if value < 999.5:
             return f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:,.3g} TB"

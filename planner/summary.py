@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +20,14 @@ _BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16}
 class Totals:
     """Parameters unless said otherwise.
 
+    ``emitted`` is the sum of ``banks``, ``coefficients`` and ``kept``; with ``unused`` it makes up
+    ``budget``.
+
     Attributes:
+        banks: parameters in banks.
+        coefficients: mixing coefficients and windows.
+        kept: trainable parameters of sites that are not generated.
+        frozen: parameters that are not trained, which no budget counts.
         unused: what the budget would still allow.
         compression: dense parameters per emitted one.
         gradient_bytes: what one step all-reduces.
@@ -30,6 +38,10 @@ class Totals:
     dense: int
     budget: int
     emitted: int
+    banks: int
+    coefficients: int
+    kept: int
+    frozen: int
     unused: int
     compression: float
     gradient_bytes: int
@@ -42,6 +54,7 @@ class BankFigures:
     """A bank and its use.
 
     Attributes:
+        templates: least and most that one site mixes; 1 where the bank is read as it is.
         elements: weights generated from it.
         reads: how often a parameter is read, on average, to generate them all once.
         compression: elements per parameter, coefficients included.
@@ -51,6 +64,7 @@ class BankFigures:
     name: str
     parameters: int
     coefficients: int
+    templates: tuple[int, int]
     sites: int
     elements: int
     reads: float
@@ -81,11 +95,16 @@ class SiteFigures:
 
 @dataclass(frozen=True, slots=True)
 class KeptFigures:
-    """Sites that keep their own parameters for one reason."""
+    """Sites that keep their own parameters for one reason, whatever numbers it mentions.
+
+    Attributes:
+        elements: parameters, of which ``trainable`` count against the budget.
+    """
 
     reason: str
     sites: int
     elements: int
+    trainable: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +174,20 @@ def _totals(plan: Plan, pairs: Sequence[tuple[Site, Placement]]) -> Totals:
     ]
     gradient_bytes = sum(size * _BITS.get(dtype, 32) // 8 for size, dtype in trainable)
     emitted = plan.parameter_count
+    banks = sum(bank.size for bank in plan.allocation.banks)
+    coefficients = sum(bank.coefficients for bank in plan.allocation.banks)
     return Totals(
         dense=plan.dense_parameters,
         budget=plan.budget_parameters,
         emitted=emitted,
+        banks=banks,
+        coefficients=coefficients,
+        kept=sum(
+            site.size
+            for site, placement in pairs
+            if placement.generator == "own" and site.trainable
+        ),
+        frozen=sum(site.size for site, _ in pairs if not site.trainable),
         unused=plan.budget_parameters - emitted,
         compression=significant(plan.dense_parameters / max(1, emitted)),
         gradient_bytes=gradient_bytes,
@@ -171,10 +200,12 @@ def _bank(bank: Bank, pairs: Sequence[tuple[Site, Placement]]) -> BankFigures:
     users = [pair for pair in pairs if pair[1].bank == bank.name]
     elements = sum(site.size for site, _ in users)
     reads = sum(_reads(site, placement, bank) for site, placement in users)
+    templates = [max(1, placement.templates) for _, placement in users] or [1]
     return BankFigures(
         name=bank.name,
         parameters=bank.size,
         coefficients=bank.coefficients,
+        templates=(min(templates), max(templates)),
         sites=len(users),
         elements=elements,
         reads=significant(reads / max(1, bank.size)),
@@ -205,14 +236,27 @@ def _detail(placement: Placement) -> str:
 
 
 def _kept(pairs: Iterable[tuple[Site, Placement]]) -> tuple[KeptFigures, ...]:
-    found: dict[str, tuple[int, int]] = {}
+    """One row a reason, numbers aside."""
+    alike: dict[str, list[Site]] = {}
     for site, placement in pairs:
         if placement.generator == "own":
-            reason = site.kept or placement.reason
-            sites, elements = found.get(reason, (0, 0))
-            found[reason] = (sites + 1, elements + site.size)
-    rows = [KeptFigures(reason, *counts) for reason, counts in found.items()]
+            alike.setdefault(_numberless(site.kept or placement.reason), []).append(site)
+    rows = [
+        KeptFigures(
+            reason=reason,
+            sites=len(members),
+            elements=sum(site.size for site in members),
+            trainable=sum(site.size for site in members if site.trainable),
+        )
+        for reason, members in alike.items()
+    ]
     return tuple(sorted(rows, key=lambda row: (-row.elements, row.reason)))
+
+
+def _numberless(reason: str) -> str:
+    """``reason`` up to the colon that particulars follow, if they hold numbers."""
+    head, _, particulars = reason.partition(":")
+    return re.sub(r"[0-9][0-9.,_]*", "#", head if re.search("[0-9]", particulars) else reason)
 
 
 def _rows(

@@ -57,6 +57,7 @@ def test_banks_say_how_much_they_are_read():
     assert (ring.sites, ring.elements, ring.reads, ring.compression) == (3, 192, 3.0, 3.0)
     assert (pair.sites, pair.elements, pair.reads) == (1, 64, 1.0)
     assert pair.compression == pytest.approx(64 / 130, rel=1e-5)
+    assert (ring.templates, pair.templates) == ((1, 1), (2, 2))
 
 
 @pytest.mark.parametrize("every_site", [False, True])
@@ -80,6 +81,46 @@ def test_repeated_sites_share_a_row():
 def test_kept_sites_are_counted_by_reason():
     (kept,) = summarise(small_plan()).kept
     assert (kept.reason, kept.sites, kept.elements) == ("one value a channel", 4, 32)
+
+
+@pytest.mark.parametrize(
+    ("form", "shown"),
+    [
+        ("the solver keeps it: {} of 8,000", "the solver keeps it"),
+        ("at 1.{} bits: too few", "at # bits: too few"),
+        ("frozen: not trainable", "frozen: not trainable"),
+    ],
+)
+def test_reasons_that_differ_by_numbers_are_one(form, shown):
+    plan = small_plan()
+    sites = tuple(dataclasses.replace(site, kept=None) for site in plan.sites)
+    placements = tuple(
+        dataclasses.replace(placement, reason=form.format(index))
+        if placement.generator == "own"
+        else placement
+        for index, placement in enumerate(plan.allocation.placements)
+    )
+    allocation = dataclasses.replace(plan.allocation, placements=placements)
+    (kept,) = summarise(changed(plan, sites=sites, allocation=allocation)).kept
+    assert (kept.reason, kept.sites, kept.elements) == (shown, 4, 32)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_totals_add_up(frozen):
+    plan = small_plan()
+    sites = tuple(
+        dataclasses.replace(site, trainable=not (frozen and site.name == "0.bias"))
+        for site in plan.sites
+    )
+    summary = summarise(changed(plan, sites=sites))
+    totals = summary.totals
+    assert totals.banks == sum(bank.parameters for bank in summary.banks) == 64 + 128
+    assert totals.coefficients == sum(bank.coefficients for bank in summary.banks) == 2
+    assert totals.kept == sum(row.trainable for row in summary.kept)
+    assert totals.frozen == (8 if frozen else 0)
+    assert totals.kept + totals.frozen == sum(row.elements for row in summary.kept) == 32
+    assert totals.emitted == totals.banks + totals.coefficients + totals.kept
+    assert totals.emitted + totals.unused == totals.budget
 
 
 def test_summary_is_plain_json():
@@ -112,6 +153,26 @@ def test_text_fits_eighty_columns_and_has_no_boxes(every_site):
     assert max(len(line) for line in text.splitlines()) <= 80
     assert text.isascii()
     assert "\x1b" not in text
+    assert not [line for line in text.splitlines() if line.endswith(" ")]
+
+
+def test_long_names_break_after_a_dot():
+    plan = small_plan()
+    long = ".".join(["some_layer"] * 6 + ["weight"])
+    names = {"3.weight": long}
+    sites = tuple(
+        dataclasses.replace(site, name=names.get(site.name, site.name)) for site in plan.sites
+    )
+    placements = tuple(
+        dataclasses.replace(placement, site=names.get(placement.site, placement.site))
+        for placement in plan.allocation.placements
+    )
+    allocation = dataclasses.replace(plan.allocation, placements=placements)
+    lines = text_of(changed(plan, sites=sites, allocation=allocation)).splitlines()
+    pieces = [line.partition(" ")[0] for line in lines if line.startswith(("some_layer", "weight"))]
+    assert len(pieces) > 1
+    assert "".join(pieces) == long
+    assert all(piece.endswith(".") for piece in pieces[:-1])
 
 
 def test_long_names_are_folded_not_cut():
