@@ -1,31 +1,30 @@
 # make plan     plan WRN-28-10 at a tenth of its parameters, emit it, train it for one step
-# make test     run the tests
-# make check    everything that CI asks for
-# make regen    plan and emit generated/ again
-# make bench    run the benchmarks
+# make test     run the tests, but for slow ones
+# make check    everything that CI asks for: linters, types, generated files, tests
+# make slow     run the tests that take more than ten seconds each
+# make matrix   run all cases of the table of models and budgets, of which make test has a sample
+# make bench    train an emitted model and its dense original
+# make regen    plan and emit generated/ again, and bring README's outputs up to date
+# make clean    remove what was built, but for the environment
 #
-# Each makes the environment first; it needs python3 with venv and pip, no more.
+# Each makes the environment in .venv first; it needs python3 with venv and pip, no more.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: plan test lint types outputs check regen bench clean
+.PHONY: plan test check lint types outputs slow matrix bench regen clean
 
 PYTHON ?= python3
 VENV ?= .venv
 # Named as a pair: the newest torch alone may have no matching torchvision yet.
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 JOBS ?= 2
+BENCH ?= --dense --seeds 0
 
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 READY := $(VENV)/.ready
 WRN := tests/zoo/wide_resnet.py:wide_resnet --arg depth=28 --arg widen_factor=10
-
-$(READY): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	touch $@
 
 plan: $(READY)
 	mkdir -p build
@@ -51,12 +50,29 @@ check: $(READY)
 	$(MAKE) --no-print-directory lint types outputs
 	$(MAKE) --no-print-directory test
 
-regen: $(READY)
-	$(BIN)/npas plan $(WRN) --budget 10% --input 2x3x32x32 \
-		-o generated/wrn28_10_10pct.plan.json --module generated/wrn28_10_10pct.py
+slow: $(READY)
+	$(BIN)/python -m pytest -q -n $(JOBS) -m "slow and not matrix"
+
+matrix: $(READY)
+	$(BIN)/python -m pytest -q -n $(JOBS) -m matrix
 
 bench: $(READY)
-	$(BIN)/python -m pytest -q tests/benchmarks
+	$(BIN)/python tests/benchmarks/digits.py $(BENCH)
+
+regen: $(READY)
+	mkdir -p generated
+	$(BIN)/npas plan $(WRN) --budget 10% --input 2x3x32x32 \
+		-o generated/wrn28_10_10pct.plan.json --module generated/wrn28_10_10pct.py
+	$(BIN)/npas plan torchvision:resnet50 --budget 10% \
+		-o generated/resnet50_10pct.plan.json --module generated/resnet50_10pct.py
+	$(BIN)/python tests/test_readme.py
 
 clean:
 	rm -rf build dist *.egg-info
+
+# The project itself is always named by its path, ./, never looked up in an index.
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install $(TORCH)
+	$(PIP) install --editable './[test]'
+	touch $@
