@@ -5,10 +5,11 @@ another; the windows of the other sites go on, in elements, from where the hashe
 that reads the whole ring leaves the tape alone and starts at a golden fraction of its own, so that
 no two of them see the ring alike.
 
-Scales. A bank is stored at σ_b, the size-weighted geometric mean of its sites' σ, and a site
-multiplies what it reads by σ / (σ_b · gain). Coefficients start at norm one (or ±1) and are
-multiplied by step = min(1, (σ · (n · count)^¼)⁻¹), so that an optimiser's step on them moves the
-tensor no more than a step on the tensor itself would.
+Scales. A bank is stored at σ_b, the middle of its sites' σ times the fourth root of the reads per
+parameter (``_bank_std`` says why), and a site multiplies what it reads by σ / (σ_b · gain).
+Coefficients start at norm one (or ±1) and are multiplied by step = min(1, (σ · (n · count)^¼)⁻¹),
+so that an optimiser's step on them moves the tensor no more than a step on the tensor itself
+would.
 """
 
 from __future__ import annotations
