@@ -120,11 +120,12 @@ def plan_model(
             seed=seed,
             deterministic_limit=time_limit,
         )
-    source = planner.emit(made) if module else ""
+    files: dict[Path, str] = {}
     if output:
-        _write(made.to_json(), output)
+        files[output] = made.to_json()
     if module:
-        _write(source, module)
+        files[module] = planner.emit(made)
+    _write(files)
     _report(made, as_json=as_json, every_site=every_site)
 
 
@@ -140,7 +141,7 @@ def emit(
 
     source = planner.emit(read_plan(path))
     if output:
-        _write(source, output)
+        _write({output: source})
     else:
         print(source, end="")
 
@@ -174,9 +175,12 @@ def schema() -> None:
     print(json.dumps(plan_schema(), indent=2))
 
 
-def _write(text: str, path: Path) -> None:
-    planner.write(text, path)
-    print(f"wrote {path}", file=sys.stderr)
+def _write(files: dict[Path, str]) -> None:
+    from planner.files import write_texts
+
+    write_texts(files)
+    for path in files:
+        print(f"wrote {path}", file=sys.stderr)
 
 
 def _report(plan: Plan, *, as_json: bool, every_site: bool) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from planner.errors import OutputError
@@ -19,8 +20,21 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         OutputError: the folder is missing, the path is a folder or a device, permission, a full
             disk.
     """
+    write_texts({Path(path): text})
+
+
+def write_texts(texts: Mapping[Path, str]) -> None:
+    """As :func:`write_text` for several files: none takes its place before all are on the disk."""
+    with ExitStack() as files:
+        for path, text in texts.items():
+            files.enter_context(_staged(path, text))
+
+
+@contextmanager
+def _staged(path: Path, text: str) -> Iterator[None]:
+    """Inside, ``text`` stands in a file beside ``path``; at the end it takes ``path``'s place."""
     try:
-        target = Path(path)
+        target = path
         if target.is_dir():
             raise OutputError(f"cannot write {target}: it is a folder; give a file name")
         if target.exists() and not target.is_file():
@@ -37,6 +51,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             Path(name).chmod(_mode(target))
+            yield
             Path(name).replace(target)
         except BaseException:
             with suppress(OSError):
