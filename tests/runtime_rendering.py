@@ -98,6 +98,7 @@ def ruff(command: list[str], source: str) -> str:
         input=source,
         capture_output=True,
         text=True,
+        check=False,
     )
     if done.returncode:
         raise AssertionError(done.stdout + done.stderr)

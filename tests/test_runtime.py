@@ -144,7 +144,7 @@ def test_start_has_the_planned_mean_and_deviation(kind: str, folder: Path) -> No
         f'SITES: dict[str, Generator] = {{"a.weight": {STATISTICS[kind]}}}\n'
         "ALIASES: dict[str, str] = {}"
     )
-    columns = 100 if kind in ("mix",) else 200
+    columns = 100 if kind == "mix" else 200
     architecture = TWO_LINEARS.replace("6, 4", f"{columns}, 300")
     module = load(render(subset("mix", "hash", "tile", "tie"), architecture, tables), folder)
     torch.manual_seed(0)
@@ -191,7 +191,7 @@ def test_initialise_restores_buffers_and_kept_parameters(cnn: ModuleType) -> Non
 
 
 def test_ties_hold_through_building_and_loading(lm: ModuleType) -> None:
-    model, x = built(lm)
+    model, _ = built(lm)
     assert model.other.weight is model.same.weight
     assert torch.equal(model.head.weight, model.embed.weight)
     state = {key: torch.randn_like(value) for key, value in model.state_dict().items()}

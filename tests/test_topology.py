@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import hard_models
+import hard_states
 from planner.ir import Container, Definition, Graph, Input, Instance, Leaf, Operation, Program, Ref
 from planner.topology import layer_graph, layers, places
 from planner.tracing import trace
