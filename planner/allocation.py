@@ -93,7 +93,7 @@ def allocate(
         sites: all parameter tensors of the model, in its order.
         evidence: candidate groups, by site name.
         budget: parameters that the emitted model may have, everything counted.
-        seed: of the solver, and of the hashes' permutations and signs.
+        seed: of the hashes' permutations and signs.
         generators: what may make a shareable site. One that no generator of the menu fits keeps
             its own parameters, as do sites with ``kept``.
         deterministic_limit: the solver's effort, in its own machine-independent seconds.
@@ -107,7 +107,7 @@ def allocate(
     scale = scale_of(problem)
     start = construct(problem, budget, scale)
     if start is None:
-        start = _least(problem, seed, 5 * deterministic_limit)
+        start = _least(problem, 5 * deterministic_limit)
         minimum = spending(problem, start)
         if minimum > budget:
             raise InfeasibleBudgetError(
@@ -116,7 +116,7 @@ def allocate(
                 budget=budget,
                 minimum=minimum,
             )
-    decision, solution = _solve(problem, budget, scale, start, seed, deterministic_limit)
+    decision, solution = _solve(problem, budget, scale, start, deterministic_limit)
     banks, placements = place(sites, evidence, problem, decision, seed)
     allocation = Allocation(budget, banks, placements, solution, generators)
     check(sites, allocation)
@@ -124,7 +124,7 @@ def allocate(
 
 
 def _solve(
-    problem: Problem, budget: int, scale: Scale, start: Decision, seed: int, limit: float
+    problem: Problem, budget: int, scale: Scale, start: Decision, limit: float
 ) -> tuple[Decision, Solution]:
     """The best decision found from ``start``, made canonical."""
     v = constrain(problem, budget)
@@ -137,7 +137,7 @@ def _solve(
     objective = objective_of(v, problem, scale)
     v.model.maximize(objective)
     add_hint(v, problem, start, scale)
-    solver = _run(v, seed, limit, scale.tolerance)
+    solver = _run(v, limit, scale.tolerance)
     if solver is None:
         raise SolveLimitError(
             f"the solver found no allocation within its limit of {limit}; raise the limit"
@@ -145,7 +145,7 @@ def _solve(
     bound = round(solver.best_objective_bound)
     decision = decision_of(solver, v, problem)
     if worth(problem, decision, scale) + scale.tolerance >= bound:
-        decision = _settle(v, problem, scale, objective, decision, seed, limit / 4)
+        decision = _settle(v, problem, scale, objective, decision, limit / 4)
     value = worth(problem, decision, scale)
     status: Literal["OPTIMAL", "FEASIBLE"] = (
         "OPTIMAL" if value + scale.tolerance >= bound else "FEASIBLE"
@@ -153,11 +153,11 @@ def _solve(
     return decision, Solution("cp-sat", status, value, max(value, bound))
 
 
-def _least(problem: Problem, seed: int, limit: float) -> Decision:
+def _least(problem: Problem, limit: float) -> Decision:
     """The decision with the fewest parameters."""
     v = constrain(problem, None)
     v.model.minimize(spent(v, problem))
-    solver = _run(v, seed, limit)
+    solver = _run(v, limit)
     if solver is None or round(solver.objective_value) > round(solver.best_objective_bound):
         raise SolveLimitError(
             f"the least number of parameters was not found within a limit of {limit}; raise it"
@@ -171,7 +171,6 @@ def _settle(
     scale: Scale,
     objective: Any,
     found: Decision,
-    seed: int,
     limit: float,
 ) -> Decision:
     """Of the decisions that are no worse than ``found``, the first in a fixed order of costs."""
@@ -181,18 +180,19 @@ def _settle(
     v.model.minimize(sum(ranks) + sum(sizes) - (len(v.size) + 1) * spent(v, problem))
     v.model.clear_hints()  # type: ignore[no-untyped-call]
     add_hint(v, problem, found, scale)
-    solver = _run(v, seed, limit)
+    solver = _run(v, limit)
     return found if solver is None else decision_of(solver, v, problem)
 
 
-def _run(v: Variables, seed: int, limit: float, tolerance: int = 0) -> cp_model.CpSolver | None:
+def _run(v: Variables, limit: float, tolerance: int = 0) -> cp_model.CpSolver | None:
     """The solver after its search, or None if it has no solution to read."""
     error = v.model.validate()
     if error:
         raise AssertionError(error)
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
-    solver.parameters.random_seed = seed % 2**31
+    # Fixed: the plan's seed is for hashes, and must not move the search among equal optima.
+    solver.parameters.random_seed = 0
     # The relaxation of all constraints is tight here; cuts and probing add little but time.
     solver.parameters.cut_level = 0
     solver.parameters.linearization_level = 2

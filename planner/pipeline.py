@@ -45,7 +45,7 @@ def plan(
             arguments. May be left out where the specification has inputs of its own.
         evidence: what groups are made from; ``"shape"`` needs no data.
         constraints: reserved; must be None.
-        seed: seeds the model's construction, the solver and the hash generators.
+        seed: seeds the model's construction and the hash generators.
         generators: the menu of generators; by default all but ``"tie"``.
         arguments: keyword arguments of a specification's callable.
         deterministic_limit: the solver's limit in its own deterministic units (about seconds).

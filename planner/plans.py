@@ -83,7 +83,7 @@ class Plan(pydantic.BaseModel):
         version: of the schema.
         planner: version of the planner that made it.
         spec: where the model came from; information, nothing imports it.
-        seed: of the model's construction, the solver and the hash generators.
+        seed: of the model's construction and the hash generators.
         evidence: what said which sites may share.
         budget: as it was asked for ("10%").
         budget_parameters: the same in parameters.

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -9,11 +10,22 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 import planner
-from models import ZOO, find
+from models import BUDGETS, MODELS, SMALL, ZOO, find
 from runtime_rendering import load
 
 ROOT = Path(__file__).parents[1]
+
+
+def cases():
+    """All pairs of a model and a budget; a sample of them runs by default."""
+    for name, budget in itertools.product(MODELS, BUDGETS):
+        sampled = [pytest.mark.sample] if budget == "10%" or name in SMALL else []
+        yield pytest.param(
+            (name, budget), id=f"{name}-{budget}", marks=[pytest.mark.matrix, *sampled]
+        )
 
 
 class Plans:
@@ -125,24 +137,10 @@ class Command:
         self.server.stdout.close()
 
 
-_FORBID = """
-import sys
-
-
-class Forbid:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {names!r}:
-            raise ModuleNotFoundError(f"{{name}} is forbidden here", name=name)
-
-
-sys.meta_path.insert(0, Forbid())
-"""
-
-
 def run_clean(script, *forbidden, cwd):
     """Run ``script`` where no module of the ``forbidden`` packages can be imported.
 
     The interpreter is isolated: neither its environment nor the current folder is looked up.
     """
-    code = _FORBID.format(names=frozenset(forbidden)) + script
+    code = f"import sys\nsys.modules.update(dict.fromkeys({forbidden!r}))\n{script}"
     return run("-I", "-c", code, cwd=cwd)

@@ -36,7 +36,7 @@ again = module.build()
 again.load_state_dict(torch.load(file, weights_only=True), strict=True)
 with torch.no_grad():
     assert torch.equal(again.eval()(inputs), model.eval()(inputs))
-loaded = {{name.partition(".")[0] for name in sys.modules}}
+loaded = {{name.partition(".")[0] for name, module in sys.modules.items() if module}}
 assert not loaded & set({forbidden!r}), loaded
 print("done")
 """
@@ -51,7 +51,7 @@ with open({path!r}) as file:
     text = file.read()
 source = planner.emit(planner.Plan.from_json(text))
 libraries = {{"torchvision", "timm", "transformers", "ortools", "sklearn"}}
-loaded = {{name.partition(".")[0] for name in sys.modules}}
+loaded = {{name.partition(".")[0] for name, module in sys.modules.items() if module}}
 assert not loaded & libraries, loaded & libraries
 assert not [name for name in loaded if name.startswith("npas_model_")]
 sys.stdout.write(source)

@@ -49,26 +49,22 @@ def test_two_calls_agree(name, budget):
 
 
 @pytest.mark.parametrize(("name", "budget"), [("wrn-16-4", "10%"), ("lstm_lm", "10%")])
-def test_another_seed_changes_the_hashes_alone(name, budget, plans):
-    """A seed is for the order in which hashes read; all else is the model's and the budget's."""
+def test_another_seed_changes_the_allocation_alone(name, budget, plans):
+    """Allocations that the solver cannot tell apart may differ in a few parameters."""
     one, other = plans(name, budget), plans(name, budget, seed=1)
-    assert one != other
-    texts = [json.loads(plan.to_json()) for plan in (one, other)]
-    seeded = {"seed", "stride", "digest"}
-    first, second = (without(text, seeded) for text in texts)
-    assert first == second
-    pairs = zip(one.allocation.placements, other.allocation.placements, strict=True)
-    hashes = [pair for pair in pairs if pair[0].generator == "hash"]
-    assert hashes
-    assert all(first.seed != second.seed for first, second in hashes)
-    for first, second in zip(one.allocation.placements, other.allocation.placements, strict=True):
-        assert first == second or first.generator == "hash"
-
-
-def without(value, names):
-    """``value`` with the given keys of its dicts left out, at any depth."""
-    if isinstance(value, dict):
-        return {key: without(item, names) for key, item in value.items() if key not in names}
-    if isinstance(value, (list, tuple)):
-        return [without(item, names) for item in value]
-    return value
+    first, second = (json.loads(plan.to_json()) for plan in (one, other))
+    changed = {key for key in {**first, **second} if first.get(key) != second.get(key)}
+    assert {"seed", "allocation"} <= changed <= {"seed", "allocation", "digest"}
+    assert one.parameter_count == other.parameter_count
+    one, other = one.allocation, other.allocation
+    assert [bank.name for bank in one.banks] == [bank.name for bank in other.banks]
+    for mine, theirs in zip(one.placements, other.placements, strict=True):
+        assert (mine.site, mine.generator, mine.bank) == (
+            theirs.site,
+            theirs.generator,
+            theirs.bank,
+        )
+    pairs = zip(one.placements, other.placements, strict=True)
+    seeds = [(mine.seed, theirs.seed) for mine, theirs in pairs if mine.generator == "hash"]
+    assert seeds
+    assert all(mine != theirs for mine, theirs in seeds)

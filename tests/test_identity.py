@@ -1,11 +1,10 @@
 """Emitted modules compute what the originals compute, with their weights and in both modes."""
 
-import itertools
-
 import pytest
 import torch
 
-from models import BUDGETS, MODELS, SMALL
+from emitted import cases
+from models import MODELS
 
 TOLERANCE = 1e-6
 
@@ -56,14 +55,9 @@ def test_own_parameters_give_the_originals_outputs(name, plans):
         torch.testing.assert_close(buffers[key], theirs, rtol=1e-5, atol=1e-6)
 
 
-def cases():
-    for name, budget in itertools.product(MODELS, BUDGETS):
-        marks = () if budget == "10%" or name in SMALL else pytest.mark.matrix
-        yield pytest.param(name, budget, id=f"{name}-{budget}", marks=marks)
-
-
-@pytest.mark.parametrize(("name", "budget"), cases())
-def test_originals_take_dense_weights(name, budget, plans):
+@pytest.mark.parametrize("case", cases())
+def test_originals_take_dense_weights(case, plans):
+    name, budget = case
     emitted = lived_in(plans.module(plans.least(name, budget)).build(), name)
     original = MODELS[name].original(seed=1)
     original.load_state_dict(emitted.dense_state_dict(), strict=True)

@@ -11,16 +11,10 @@ import pytest
 import torch
 
 import planner
-from models import BUDGETS, MODELS, SMALL
+from emitted import cases
+from models import MODELS, SMALL
 
 STEPS = 3
-
-
-def cases():
-    """All pairs of a model and a budget; those beyond the sample are marked."""
-    for name, budget in itertools.product(MODELS, BUDGETS):
-        marks = () if budget == "10%" or name in SMALL else pytest.mark.matrix
-        yield pytest.param((name, budget), id=f"{name}-{budget}", marks=marks)
 
 
 @dataclass(frozen=True, slots=True)
