@@ -21,11 +21,12 @@ ROOT = Path(__file__).parents[1]
 
 def cases():
     """All pairs of a model and a budget; a sample of them runs by default."""
+    found = []
     for name, budget in itertools.product(MODELS, BUDGETS):
         sampled = [pytest.mark.sample] if budget == "10%" or name in SMALL else []
-        yield pytest.param(
-            (name, budget), id=f"{name}-{budget}", marks=[pytest.mark.matrix, *sampled]
-        )
+        marks = [pytest.mark.matrix, *sampled]
+        found.append(pytest.param((name, budget), id=f"{name}-{budget}", marks=marks))
+    return found
 
 
 class Plans:
