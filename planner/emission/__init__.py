@@ -11,7 +11,6 @@ import functools
 import hashlib
 import re
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jinja2
@@ -26,7 +25,7 @@ from planner.resources import template_root
 if TYPE_CHECKING:
     from planner.plans import Plan
 
-__all__ = ["emit", "output_path", "template_digest"]
+__all__ = ["emit", "template_digest"]
 
 LINE_LENGTH = 100
 
@@ -126,9 +125,3 @@ def _format(text: str) -> str:
     if done.returncode:
         raise PlannerError(f"the emitted source cannot be formatted: {done.stderr.strip()}")
     return done.stdout
-
-
-def output_path(plan_path: Path) -> Path:
-    """Where the module of the plan at ``plan_path`` goes by default: NAME.plan.json → NAME.py."""
-    name = plan_path.name.removesuffix(".json").removesuffix(".plan")
-    return plan_path.with_name(f"{name}.py")

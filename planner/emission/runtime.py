@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planner.emission.expressions import identifier
-from planner.errors import PlanFormatError
 from planner.ir import (
     Bank,
     Container,
-    Definition,
     Instance,
     Node,
     Placement,
@@ -147,9 +145,6 @@ def runtime_view(
     """The view for ``program``; ``construct`` is the expression that builds its root.
 
     ``kept`` says whether the file has a ``reset_kept`` for single tensors.
-
-    Raises:
-        PlanFormatError: a site's owner is not in the program.
     """
     by_path = {place.path: place for place in places(program)}
     found: dict[str, dict[str, None]] = {}
@@ -246,16 +241,3 @@ def _type(value: object) -> str:
     if isinstance(value, tuple):
         return "tuple[int, ...]"
     return type(value).__name__ if type(value) in (int, float) else "Any"
-
-
-def check_reserved(definitions: Sequence[Definition], reserved: frozenset[str]) -> None:
-    """Refuse classes that would hide a name of the emitted file.
-
-    Raises:
-        PlanFormatError: naming the class.
-    """
-    for definition in definitions:
-        if definition.name in reserved or definition.name.startswith("Generated"):
-            raise PlanFormatError(
-                f"a class cannot be called {definition.name!r} in an emitted file"
-            )
