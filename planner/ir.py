@@ -201,13 +201,16 @@ class Buffer:
     data: str | None = None
 
 
+Rung: TypeAlias = Literal["symbolic", "recorded"]
+
+
 @dataclass(frozen=True, slots=True)
 class Definition:
     """A class of the emitted file: one per distinct structure.
 
     ``base`` is ``Module`` or ``Sequential`` (then children are its items and the inherited forward
     is meant: ``train`` is None). ``arguments`` are the names of constructor arguments. ``eval`` is
-    None where the mode changes nothing but flags.
+    None where the mode changes nothing but flags. ``rung`` is how the forward was captured.
     """
 
     name: str
@@ -220,6 +223,7 @@ class Definition:
     train: Graph | None = None
     eval: Graph | None = None
     doc: str = ""
+    rung: Rung = "symbolic"
 
 
 @dataclass(frozen=True, slots=True)

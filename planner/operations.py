@@ -17,6 +17,8 @@ FACTORIES = (
     "arange empty empty_like eye finfo full full_like iinfo linspace logspace ones ones_like rand "
     "rand_like randint randn randn_like randperm tensor zeros zeros_like"
 ).split()
+# Functions that torch does not list as overridable, though they are public.
+NEWER = ("grouped_mm",)
 OPERATORS = (
     "add and_ contains eq floordiv ge getitem gt iadd iand ifloordiv ilshift imatmul imod imul "
     "ior ipow irshift isub itruediv invert is_ is_not ixor le lshift lt matmul mod mul ne neg "
@@ -73,6 +75,8 @@ def _names() -> dict[str, object]:
             value = getattr(namespace, name)
             if not name.startswith("_") and (name in plain or id(value) in known):
                 names[f"{public}.{name}"] = value
+    functional = torch.nn.functional
+    names.update({f"torch.nn.functional.{name}": getattr(functional, name) for name in NEWER})
     names.update({f"torch.{name}": getattr(torch, name) for name in FACTORIES})
     names.update({f"operator.{name}": getattr(operator, name) for name in OPERATORS})
     names.update({f"builtins.{name}": getattr(builtins, name) for name in BUILTINS})
@@ -130,6 +134,18 @@ def public_name(function: Callable[..., object]) -> str | None:
 def is_function(name: str) -> bool:
     """Whether ``name`` is an allowed function."""
     return name in _names()
+
+
+def function(name: str) -> Callable[..., object]:
+    """The allowed function of that name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    found = _names()[name]
+    if not callable(found):
+        raise KeyError(name)
+    return found
 
 
 def is_method(name: str) -> bool:

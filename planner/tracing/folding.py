@@ -25,6 +25,7 @@ from planner.ir import (
     Mapping,
     Node,
     Parameter,
+    Rung,
     Shared,
     Slice,
     Slot,
@@ -44,6 +45,7 @@ class Block:
     inputs: tuple[Input, ...]
     train: Graph | None
     eval: Graph | None
+    rung: Rung = "symbolic"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,6 +190,7 @@ def _definition(block: Block, instances: dict[int, Instance]) -> Definition:
         block.inputs,
         block.train,
         block.eval,
+        rung=block.rung,
     )
 
 

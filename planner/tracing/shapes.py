@@ -6,19 +6,20 @@ graphs fit together; no tensor has data.
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.fx
 from torch import nn
-from torch.fx.passes.shape_prop import ShapeProp
 
-from planner.tracing.symbolic import Capture
+from planner.tracing.calls import Capture, arguments_of
+from planner.tracing.functions import shaped
+from planner.tracing.skeletons import runs_in_order
 
 
-class HierarchicalShapeProp(ShapeProp):
-    """ShapeProp that enters children by their captured graphs.
+class HierarchicalShapeProp(torch.fx.Interpreter):
+    """Runs a captured graph, and those of the children where it calls them.
 
     ``tensors`` collects every node whose value is a tensor, over all graphs.
     """
@@ -30,10 +31,8 @@ class HierarchicalShapeProp(ShapeProp):
         captures: dict[int, Capture],
         tensors: set[torch.fx.Node],
     ) -> None:
-        torch.fx.Interpreter.__init__(self, module, graph=graph)
-        self.fake_module = None
-        self.fake_mode = None
-        self.real_module = module
+        super().__init__(module, graph=graph)
+        self.extra_traceback = False
         self.captures = captures
         self.tensors = tensors
 
@@ -44,6 +43,10 @@ class HierarchicalShapeProp(ShapeProp):
             self.tensors.add(n)
         return result
 
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Run a function for its result's shape."""
+        return shaped(target, args, kwargs)
+
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Read a tensor; constants that the forward made have data and lose it here."""
         value = super().get_attr(target, args, kwargs)
@@ -51,33 +54,28 @@ class HierarchicalShapeProp(ShapeProp):
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Run a child by its captured graph, or by its own forward if it is a layer of torch."""
-        return self._enter(self.fetch_attr(target), args, kwargs)
-
-    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        capture = self.captures.get(id(module))
-        if capture is not None:
-            return propagate(module, capture, args, kwargs, self.captures, self.tensors)
-        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-            (value,) = args
-            for child in module:
-                value = self._enter(child, (value,), {})
-            return value
-        return module(*args, **kwargs)
+        return propagate(self.fetch_attr(target), args, kwargs, self.captures, self.tensors)
 
 
 def propagate(
     module: nn.Module,
-    capture: Capture,
     args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    kwargs: Mapping[str, Any],
     captures: dict[int, Capture],
     tensors: set[torch.fx.Node],
 ) -> Any:
-    """Run ``module``'s captured graph of its present mode on meta tensors; returns its output."""
-    bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
-    bound.apply_defaults()
-    graph = capture.train if module.training else capture.eval
-    values = [bound.arguments[name] for name in capture.call.inputs]
-    # What the forward makes on the default device is made without data as well.
-    with torch.device("meta"):
-        return HierarchicalShapeProp(module, graph, captures, tensors).run(*values)
+    """Run ``module`` on meta tensors, by the captured graphs of its present mode."""
+    capture = captures.get(id(module))
+    if capture is not None:
+        given = arguments_of(module, args, kwargs)
+        graph = capture.train if module.training else capture.eval
+        values = [given[name] for name in capture.call.inputs]
+        # What the forward makes on the default device is made without data as well.
+        with torch.device("meta"):
+            return HierarchicalShapeProp(module, graph, captures, tensors).run(*values)
+    if runs_in_order(module):
+        (value,) = args
+        for child in module.children():
+            value = propagate(child, (value,), {}, captures, tensors)
+        return value
+    return module(*args, **kwargs)

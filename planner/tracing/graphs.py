@@ -1,0 +1,152 @@
+"""Captured fx graphs as the program's: public names, literals and modes, no dead code."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.fx
+
+from planner import operations
+from planner.ir import Graph, Operation, Training, Value, references
+from planner.tracing.calls import Capture, input_name
+from planner.tracing.values import to_value
+
+CallArguments = Callable[[str, tuple[Any, ...], Mapping[str, Any]], Any]
+
+
+def to_graphs(
+    captured: Capture, tensors: set[torch.fx.Node], call_arguments: CallArguments
+) -> tuple[Graph, Graph | None]:
+    """The program's graphs in training and in evaluation; the second is None where they agree.
+
+    ``tensors`` are the nodes whose value is a tensor; ``call_arguments`` gives the (args, kwargs)
+    with which the captured child at a path is called, without those that it has as constants.
+
+    Raises:
+        TypeError: an argument is not a literal.
+    """
+    train = _graph(captured.train, captured.call.inputs, tensors, call_arguments)
+    evaluation = _graph(captured.eval, captured.call.inputs, tensors, call_arguments)
+    merged = _merge(train, evaluation)
+    if merged is not None:
+        return _without_dead(merged), None
+    return _without_dead(train), _without_dead(evaluation)
+
+
+def _graph(
+    graph: torch.fx.Graph,
+    inputs: tuple[str, ...],
+    tensors: set[torch.fx.Node],
+    call_arguments: CallArguments,
+) -> Graph:
+    operations_: list[Operation] = []
+    output: Value = None
+    names = iter(inputs)
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            # fx renames arguments that shadow builtins, such as "input"; the model's name stays.
+            node.name = input_name(next(names))
+            continue
+        if node.op == "output":
+            output = to_value(node.args[0])
+            continue
+        given, named = node.args, node.kwargs
+        if node.op == "call_module":
+            given, named = call_arguments(str(node.target), given, named)
+        args = tuple(to_value(item) for item in given)
+        kwargs = tuple((key, to_value(item)) for key, item in named.items())
+        if node.op == "call_function":
+            if node.target is torch._assert or node.target is print:
+                continue
+            target = operations.public_name(node.target)
+            if target is None:
+                raise TypeError(f"{node.target!r} has no public name")
+            op = "function"
+        else:
+            op = {"call_module": "module", "call_method": "method", "get_attr": "attribute"}[
+                node.op
+            ]
+            target = str(node.target)
+        operations_.append(
+            Operation(node.name, op, target, args, kwargs, node in tensors)  # type: ignore[arg-type]
+        )
+    return Graph(tuple(operations_), output)
+
+
+def _merge(train: Graph, evaluation: Graph) -> Graph | None:
+    """One graph for both modes if they differ in mode flags alone."""
+    if len(train.operations) != len(evaluation.operations) or train.output != evaluation.output:
+        return None
+    merged: list[Operation] = []
+    for one, other in zip(train.operations, evaluation.operations, strict=True):
+        if replace(one, args=(), kwargs=()) != replace(other, args=(), kwargs=()):
+            return None
+        if len(one.args) != len(other.args) or [k for k, _ in one.kwargs] != [
+            k for k, _ in other.kwargs
+        ]:
+            return None
+        args, kwargs = list(one.args), [value for _, value in one.kwargs]
+        for values, others in ((args, other.args), (kwargs, [v for _, v in other.kwargs])):
+            for index, (mine, theirs) in enumerate(zip(values, others, strict=True)):
+                if mine is True and theirs is False:
+                    values[index] = Training(True)
+                elif mine is False and theirs is True:
+                    values[index] = Training(False)
+                elif mine != theirs:
+                    return None
+        names = [key for key, _ in one.kwargs]
+        merged.append(replace(one, args=tuple(args), kwargs=tuple(zip(names, kwargs, strict=True))))
+    return Graph(tuple(merged), train.output)
+
+
+def _without_dead(graph: Graph) -> Graph:
+    """Drop operations whose result nobody reads and that change nothing."""
+    needed = set(references(graph.output))
+    kept: list[Operation] = []
+    for operation in reversed(graph.operations):
+        effect = operation.op == "module" or operations.is_in_place(
+            operation.op, operation.target, operation.kwargs
+        )
+        if effect or operation.result in needed:
+            kept.append(operation)
+            needed.update(references(operation.args))
+            needed.update(references(tuple(value for _, value in operation.kwargs)))
+    return Graph(tuple(reversed(kept)), graph.output)
+
+
+def without_default_keywords(graph: Graph) -> Graph:
+    """``graph`` without keywords at their default: dispatching functions pass on all they take.
+
+    Applied once blocks are folded, which must see a stride of 1 and a stride of 2 as one structure
+    with another number.
+    """
+    return replace(graph, operations=tuple(_shortened(item) for item in graph.operations))
+
+
+def _shortened(operation: Operation) -> Operation:
+    if operation.op != "function" or not operation.kwargs:
+        return operation
+    known = _defaults(operation.target)
+    return replace(
+        operation,
+        kwargs=tuple(
+            (name, value)
+            for name, value in operation.kwargs
+            if name not in known or type(value) is not type(known[name]) or value != known[name]
+        ),
+    )
+
+
+@functools.cache
+def _defaults(target: str) -> dict[str, object]:
+    """Defaults of a public function's keywords, as far as its signature tells."""
+    try:
+        parameters = inspect.signature(operations.function(target)).parameters.values()
+    except (TypeError, ValueError):  # built in, without a signature
+        return {}
+    return {one.name: one.default for one in parameters if one.default is not one.empty}
