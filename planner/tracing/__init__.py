@@ -14,7 +14,8 @@ from torch import nn
 from planner.errors import TraceError
 from planner.ir import Definition, Program, TensorSpec
 from planner.tracing.blocks import Builder
-from planner.tracing.calls import Capture
+from planner.tracing.calls import Capture, arguments_of
+from planner.tracing.faults import shapes_of
 from planner.tracing.folding import fold, map_leaves
 from planner.tracing.functions import map_tensors, tensors_in
 from planner.tracing.graphs import without_default_keywords
@@ -50,6 +51,13 @@ def trace(
     leaves = recover_leaves(skeleton)
     given: tuple[tuple[Any, ...], dict[str, Any]]
     given = map_tensors((tuple(args), dict(kwargs or {})), lambda one: one.to("meta"))
+    try:
+        arguments_of(skeleton, *given)
+    except TypeError as error:
+        raise TraceError(
+            f"{type(model).__name__}.forward{inspect.signature(type(model).forward)} does not take "
+            f"the example inputs: {error}. Check --input / example_inputs."
+        ) from error
     recordings = Recordings(skeleton, *given, frozenset(leaves))
     tensors: set[torch.fx.Node] = set()
     try:
@@ -83,9 +91,8 @@ def _run_shapes(
             outputs = propagate(model, args, kwargs, captures, tensors)
     except Exception as error:  # an operator's own complaint about shapes
         text = str(error).strip().splitlines()
-        shapes = ("x".join(map(str, tensor.shape)) for tensor in tensors_in((args, kwargs)))
         raise TraceError(
-            f"the captured model does not run on inputs of shapes {', '.join(shapes)}: "
+            f"the captured model does not run on inputs of shapes {shapes_of((args, kwargs))}: "
             f"{text[0] if text else type(error).__name__}. Check --input / example_inputs."
         ) from error
     return outputs

@@ -13,6 +13,7 @@ from torch import nn
 
 from planner import operations
 from planner.ir import Rung
+from planner.tracing.extents import Extent, Ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,8 @@ _COMPUTED = (
     torch.Tensor,
     torch.fx.Node,
     torch.fx.Proxy,
-    torch.SymInt,
-    torch.SymFloat,
-    torch.SymBool,
+    Extent,
+    Ratio,
 )
 
 

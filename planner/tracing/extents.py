@@ -1,136 +1,148 @@
-"""Sizes as a forward would compute them: symbolic integers as operations on tensors' shapes.
+"""Sizes that remember how they were computed.
 
-In a recorded run the sizes of the example inputs are symbols. Where a forward uses a size, the
-recorded value is an expression in these symbols, such as ``s0*s1//4``. It is written as the shape
-of a tensor at hand where one has just that size, else as arithmetic on such shapes.
+While a run is recorded, ``x.shape`` holds integers that carry their origin, and arithmetic on them
+gives such integers again. So ``x.view(x.shape[0], -1, x.shape[2] // 8)`` is recorded as it is
+written and serves other sizes, while comparisons, loops and torch itself see plain integers. What
+Python turns into a number of its own (``int(h / 2)``, ``range``, ``math.sqrt``) is a constant.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import sympy
 import torch
 import torch.fx
 
-_Value = Any  # an fx node or a plain number
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Origin:
+    """How a size was computed: ``function`` of ``args``, numbers, sizes and tensors."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+
+
+class Extent(int):
+    """An integer with an origin."""
+
+    origin: Origin
+
+
+class Ratio(float):
+    """A fraction of sizes, or another function of them that is no integer."""
+
+    origin: Origin
+
+
+def traced(value: Any, function: Callable[..., Any], *args: Any) -> Any:
+    """``value``, the result of ``function(*args)``, with that as its origin."""
+    made: Any
+    if type(value) is int:
+        made = Extent(value)
+    elif type(value) is float:
+        made = Ratio(value)
+    else:
+        return value
+    made.origin = Origin(function, args)
+    return made
+
+
+def plain(value: Any) -> Any:
+    """``value`` with plain numbers for sizes, in nested tuples, lists, dicts and slices."""
+    if isinstance(value, Extent):
+        return int(value)
+    if isinstance(value, Ratio):
+        return float(value)
+    if type(value) in (tuple, list, torch.Size):
+        return type(value)([plain(item) for item in value])
+    if type(value) is dict:
+        return {key: plain(item) for key, item in value.items()}
+    if type(value) is slice:
+        return slice(plain(value.start), plain(value.stop), plain(value.step))
+    return value
+
+
+def shape_of(tensor: torch.Tensor, shape: torch.Size) -> torch.Size:
+    """``shape``, which is that of ``tensor``, with sizes that remember it."""
+    return torch.Size([traced(size, _size, tensor, dim) for dim, size in enumerate(shape)])
+
+
+def _size(tensor: torch.Tensor, dim: int) -> int:
+    return tensor.shape[dim]
+
+
+def _binary(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    def forward(one: Any, other: Any) -> Any:
+        if not isinstance(other, (int, float)):
+            return NotImplemented
+        return traced(function(plain(one), plain(other)), function, one, other)
+
+    return forward
+
+
+def _reversed(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    forward = _binary(function)
+
+    def backward(one: Any, other: Any) -> Any:
+        return forward(other, one) if isinstance(other, (int, float)) else NotImplemented
+
+    return backward
+
+
+def _unary(function: Callable[..., Any]) -> Callable[[Any], Any]:
+    return lambda one: traced(function(plain(one)), function, one)
+
+
+for _kind in (Extent, Ratio):
+    for _name in "add sub mul floordiv truediv mod pow".split():
+        setattr(_kind, f"__{_name}__", _binary(getattr(operator, _name)))
+        setattr(_kind, f"__r{_name}__", _reversed(getattr(operator, _name)))
+    for _name, _function in (
+        ("neg", operator.neg),
+        ("ceil", math.ceil),
+        ("floor", math.floor),
+        ("round", round),
+    ):
+        setattr(_kind, f"__{_name}__", _unary(_function))
 
 
 class Extents:
-    """Sizes known in one forward: of its inputs, and of the tensors computed so far."""
+    """Sizes as nodes of one forward's graph."""
 
-    def __init__(self, graph: torch.fx.Graph) -> None:
+    def __init__(
+        self, graph: torch.fx.Graph, node_of: Callable[[Any], torch.fx.Node | None]
+    ) -> None:
+        """``node_of`` gives the node of a tensor or size that the forward knows."""
         self._graph = graph
-        self._known: dict[sympy.Expr, Callable[[], torch.fx.Node]] = {}
-        self._made: dict[tuple[torch.fx.Node, int], torch.fx.Node] = {}
-        self._symbols: list[tuple[torch.SymInt, Callable[[], torch.fx.Node]]] = []
-        self._version = -1
+        self._node_of = node_of
+        self._made: dict[tuple[Any, ...], torch.fx.Node] = {}
 
-    def learn(self, tensor: torch.Tensor, node: torch.fx.Node) -> None:
-        """``node`` stands for ``tensor``: its sizes can be read off it."""
-        sizes: list[Any] = list(tensor.shape)
-        for dim, size in enumerate(sizes):
-            if isinstance(size, torch.SymInt):
-                self.define(size, functools.partial(self._size, node, dim))
+    def value(self, size: Extent | Ratio) -> Any:
+        """The node that computes ``size``, or its number where this forward cannot."""
+        found = self._find(size)
+        return plain(size) if found is None else found
 
-    def define(self, size: Any, read: Callable[[], torch.fx.Node]) -> None:
-        """``read`` gives the node of ``size``."""
-        self._symbols.append((size, read))
-        self._known.setdefault(size.node.expr, read)
-
-    def value(self, size: Any) -> _Value:
-        """The node or number that ``size`` is.
-
-        Raises:
-            TypeError: it is not computed from sizes that are known here.
-        """
-        environment = size.node.shape_env
-        if environment is not None and environment._version_counter != self._version:
-            # Guards may have made symbols equal since.
-            self._version = environment._version_counter
-            self._known = {}
-            for known, read in self._symbols:
-                self._known.setdefault(known.node.expr, read)
-        return self._expression(size.node.expr)
-
-    def _size(self, node: torch.fx.Node, dim: int) -> torch.fx.Node:
-        if (node, dim) not in self._made:
-            shape = self._graph.call_function(getattr, (node, "shape"))
-            self._made[node, dim] = self._graph.call_function(operator.getitem, (shape, dim))
-        return self._made[node, dim]
-
-    def _call(self, function: Callable[..., Any], *args: _Value) -> _Value:
-        if all(isinstance(item, (int, float)) for item in args):
-            return function(*args)
-        return self._graph.call_function(function, args)
-
-    def _expression(self, expr: sympy.Basic) -> _Value:
-        if isinstance(expr, sympy.Integer):
-            return int(expr)
-        if isinstance(expr, (sympy.Float, sympy.Rational)):
-            return float(expr)
-        read = self._known.get(expr)
-        if read is not None:
-            return read()
-        if isinstance(expr, sympy.Add):
-            return self._sum(expr)
-        if isinstance(expr, sympy.Mul):
-            return self._product(expr)
-        if isinstance(expr, sympy.Pow):
-            base, exponent = expr.args
-            if exponent == -1:
-                return self._call(operator.truediv, 1, self._expression(base))
-            return self._call(operator.pow, self._expression(base), self._expression(exponent))
-        function = _FUNCTIONS.get(type(expr).__name__)
-        if function is not None:
-            return self._fold(function, [self._expression(item) for item in expr.args])
-        raise TypeError(f"the size {expr} cannot be computed from the shapes at hand")
-
-    def _sum(self, expr: sympy.Add) -> _Value:
-        terms = sorted(expr.args, key=lambda term: (term.could_extract_minus_sign(), str(term)))
-        # Constants last: x.shape[1] + 1.
-        terms.sort(key=lambda term: (term.could_extract_minus_sign(), term.is_number))
-        total = self._expression(terms[0])
-        for term in terms[1:]:
-            if term.could_extract_minus_sign():
-                total = self._call(operator.sub, total, self._expression(-term))
+    def _find(self, value: Any) -> Any:
+        if not isinstance(value, (Extent, Ratio, torch.Tensor)):
+            return value
+        known = self._node_of(value)
+        if known is not None or isinstance(value, torch.Tensor):
+            return known
+        function = value.origin.function
+        args = tuple(self._find(item) for item in value.origin.args)
+        if any(item is None for item in args):
+            return None
+        if not any(isinstance(item, torch.fx.Node) for item in args):
+            return plain(value)
+        key = (function, *args)
+        if key not in self._made:
+            if function is _size:
+                shape = self._graph.call_function(getattr, (args[0], "shape"))
+                self._made[key] = self._graph.call_function(operator.getitem, (shape, args[1]))
             else:
-                total = self._call(operator.add, total, self._expression(term))
-        return total
-
-    def _product(self, expr: sympy.Mul) -> _Value:
-        coefficient, rest = expr.as_coeff_Mul()
-        if isinstance(coefficient, sympy.Rational) and coefficient.q != 1:
-            # An exact quotient of integers, such as 3*s0/2.
-            upper = self._expression(coefficient.p * rest)
-            return self._call(operator.floordiv, upper, int(coefficient.q))
-        factors = sorted(expr.args, key=lambda factor: (factor.is_number, str(factor)))
-        return self._fold(operator.mul, [self._expression(factor) for factor in factors])
-
-    def _fold(self, function: Callable[..., Any], values: list[_Value]) -> _Value:
-        if len(values) == 1:
-            return self._call(function, values[0])
-        total = values[0]
-        for value in values[1:]:
-            total = self._call(function, total, value)
-        return total
-
-
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "FloorDiv": operator.floordiv,
-    "CleanDiv": operator.floordiv,
-    "Mod": operator.mod,
-    "PythonMod": operator.mod,
-    "IntTrueDiv": operator.truediv,
-    "FloatTrueDiv": operator.truediv,
-    "Max": max,
-    "Min": min,
-    "ToFloat": float,
-    "TruncToInt": int,
-    "PowByNatural": operator.pow,
-    "OpaqueUnaryFn_sqrt": math.sqrt,
-}
+                self._made[key] = self._graph.call_function(function, args)
+        return self._made[key]

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.fx
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from planner.errors import TraceError
 from planner.ir import Leaf
@@ -26,8 +27,6 @@ from planner.tracing.recording import (
     InlineError,
     Recorded,
     RecordingError,
-    fake_input,
-    fake_mode,
     record,
     text_of,
 )
@@ -98,37 +97,33 @@ class Recordings:
                 found[id(module)] = made
         return found
 
-    def _run(self) -> dict[str, Capture]:
-        inlined: set[str] = set()
-        while True:
-            try:
-                runs = [self._record(training, frozenset(inlined)) for training in (True, False)]
-                return {
-                    path: self._agreed(path, [run.get(path, []) for run in runs])
-                    for path in dict.fromkeys((*runs[0], *runs[1]))
-                }
-            except InlineError as error:
-                if error.path == "" or error.path in inlined:
-                    module = self._model.get_submodule(error.path)
-                    raise fault(module, error.path, error) from error
-                inlined.add(error.path)
+    def _run(self, inlined: frozenset[str] = frozenset()) -> dict[str, Capture]:
+        try:
+            runs = [self._record(training, inlined) for training in (True, False)]
+            return {
+                path: self._agreed(path, [run.get(path, []) for run in runs])
+                for path in dict.fromkeys((*runs[0], *runs[1]))
+            }
+        except InlineError as error:
+            if error.path == "" or error.path in inlined:
+                module = self._model.get_submodule(error.path)
+                raise fault(module, error.path, error) from error
+            return self._run(inlined | {error.path})
 
     def _record(self, training: bool, inlined: frozenset[str]) -> dict[str, list[Recorded]]:
-        mode = fake_mode()
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
 
         def fake(tensor: torch.Tensor) -> torch.Tensor:
             with mode:
                 return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
 
         model = copy_with(self._model, fake).train(training)
-        args, kwargs = map_tensors(
-            (self._args, dict(self._kwargs)), lambda one: fake_input(mode, one)
-        )
+        args, kwargs = map_tensors((self._args, dict(self._kwargs)), fake)
         try:
             return record(model, args, kwargs, mode, self._leaves, inlined)
         except RecordingError as error:
             module = self._model.get_submodule(error.path)
-            raise fault(module, error.path, error.cause) from error
+            raise fault(module, error.path, error.cause, (args, kwargs)) from error
 
     def _agreed(self, path: str, runs: list[list[Recorded]]) -> Capture:
         """The capture that stands for all calls of a module, in both modes."""
@@ -168,47 +163,60 @@ def capture_all(
     Raises:
         TraceError: a module can be captured neither way, or is called in two ways.
     """
-    paths = {id(module): path for path, module in model.named_modules(remove_duplicate=False)}
-    captures: dict[int, Capture] = {}
-    calls: dict[int, Call] = {}
-    queue: list[nn.Module] = []
+    ladder = _Ladder(model, leaves, recordings)
+    ladder.called(model, args, kwargs)
+    while ladder.queue:
+        ladder.climb(ladder.queue.pop(0))
+    return ladder.captures
 
-    def called(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        if id(module) in leaves or isinstance(module, torch.fx.GraphModule):
+
+class _Ladder:
+    """Captures in the making. ``queue`` holds the modules that are called but not captured yet."""
+
+    def __init__(self, model: nn.Module, leaves: frozenset[int], recordings: Recordings) -> None:
+        self.leaves = leaves
+        self.recordings = recordings
+        self.paths = {id(one): path for path, one in reversed(list(model.named_modules()))}
+        self.captures: dict[int, Capture] = {}
+        self.calls: dict[int, Call] = {}
+        self.queue: list[nn.Module] = []
+
+    def called(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Note a call of ``module``; what it is captured for must serve all of them."""
+        if id(module) in self.leaves or isinstance(module, torch.fx.GraphModule):
             return
         if runs_in_order(module):
             for child in module.children():
-                called(child, args, kwargs)
+                self.called(child, args, kwargs)
             return
         try:
             call = bind(module, args, kwargs)
         except TypeError as error:
-            raise fault(module, paths[id(module)], error) from error
-        done = captures.get(id(module))
+            raise fault(module, self.paths[id(module)], error) from error
+        done = self.captures.get(id(module))
         if done is not None and done.rung == "recorded":
             return
-        known = calls.get(id(module))
-        merged = call if known is None else _union(module, known, call, paths[id(module)])
+        known = self.calls.get(id(module))
+        merged = call if known is None else _union(module, known, call, self.paths[id(module)])
         if merged != known:
-            calls[id(module)] = merged
-            queue.append(module)
+            self.calls[id(module)] = merged
+            self.queue.append(module)
 
-    called(model, args, kwargs)
-    while queue:
-        module = queue.pop(0)
+    def climb(self, module: nn.Module) -> None:
+        """Capture ``module`` by the first rung that can."""
+        captured: Capture | None = None
         try:
-            captured = capture(module, calls[id(module)], paths[id(module)])
+            captured = capture(module, self.calls[id(module)], self.paths[id(module)])
         except TraceError:
-            recorded = recordings.capture(module)
-            if recorded is None:
+            captured = self.recordings.capture(module)
+            if captured is None:
                 raise
-            captured = recorded
-        captures[id(module)] = captured
+        self.captures[id(module)] = captured
         for graph in (captured.train, captured.eval):
             for node in graph.nodes:
                 if node.op == "call_module":
-                    called(module.get_submodule(str(node.target)), node.args, node.kwargs)
-    return captures
+                    child = module.get_submodule(str(node.target))
+                    self.called(child, node.args, node.kwargs)
 
 
 def _union(module: nn.Module, one: Call, other: Call, path: str) -> Call:

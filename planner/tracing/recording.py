@@ -20,11 +20,6 @@ import torch
 import torch.fx
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import (
-    DimDynamic,
-    ShapeEnv,
-    StatelessSymbolicContext,
-)
 from torch.overrides import TorchFunctionMode
 
 from planner import operations
@@ -36,7 +31,7 @@ from planner.tracing.calls import (
     is_computed,
     items_of,
 )
-from planner.tracing.extents import Extents
+from planner.tracing.extents import Extent, Extents, Ratio, plain, shape_of, traced
 from planner.tracing.functions import function_of, is_in_place, shaped, tensors_in
 
 
@@ -64,19 +59,6 @@ class RecordingError(Exception):
         super().__init__(str(cause))
         self.path = path
         self.cause = cause
-
-
-def fake_mode() -> FakeTensorMode:
-    """A mode in which sizes of inputs are symbols, each its own until the model compares two."""
-    environment = ShapeEnv(duck_shape=False)
-    return FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
-
-
-def fake_input(mode: FakeTensorMode, tensor: torch.Tensor) -> torch.Tensor:
-    """A fake of an example input, of symbolic sizes."""
-    real = torch.empty(tensor.shape, dtype=tensor.dtype)
-    context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC] * tensor.dim())
-    return mode.from_tensor(real, symbolic_context=context)
 
 
 def record(
@@ -113,19 +95,16 @@ class _Frame:
     call: Call
     graph: torch.fx.Graph
     extents: Extents
-    nodes: dict[int, torch.fx.Node] = field(default_factory=dict)
+    nodes: dict[int, torch.fx.Node]
     device: torch.fx.Node | None = None
     kept: list[Any] = field(default_factory=list)
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def learn(self, value: Any, node: torch.fx.Node) -> None:
         """``node`` stands for ``value``, and its items for what ``value`` holds."""
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, (torch.Tensor, Extent, Ratio)):
             self.nodes[id(value)] = node
             self.kept.append(value)
-            self.extents.learn(value, node)
-        elif isinstance(value, (torch.SymInt, torch.SymFloat)):
-            self.extents.define(value, lambda: node)
         elif is_computed(value):
             self.nodes[id(value)] = node
             self.kept.append(value)
@@ -163,12 +142,12 @@ class _Recorder(TorchFunctionMode):
 
     # ------------------------------------------------------------------ calls of modules
 
-    def called(self, module: nn.Module, args: Any, kwargs: Any, plain: Callable[..., Any]) -> Any:
-        """What ``module(*args, **kwargs)`` does; ``plain`` is what it would do unrecorded."""
+    def called(self, module: nn.Module, args: Any, kwargs: Any, run: Callable[..., Any]) -> Any:
+        """What ``module(*args, **kwargs)`` does; ``run`` is what it would do unrecorded."""
         path = self.paths.get(id(module))
         if self.paused or path is None or path in self.inlined:
             # Made on the fly, or a part of the forward that calls it.
-            return plain(module, *args, **kwargs)
+            return run(module, *args, **kwargs)
         frame = self.frames[-1]
         local = self.names(frame.module)[0].get(id(module))
         if local is None:
@@ -178,7 +157,7 @@ class _Recorder(TorchFunctionMode):
         )
         if path in self.leaves:
             with self.pause():
-                result = plain(module, *args, **kwargs)
+                result = run(module, *plain(args), **plain(kwargs))
         else:
             result = self.enter(module, args, kwargs)
         result = self.fresh(result, (args, kwargs))
@@ -190,11 +169,13 @@ class _Recorder(TorchFunctionMode):
         path = self.paths[id(module)]
         graph = torch.fx.Graph()
         call = bind(module, args, kwargs)
-        frame = _Frame(module, path, call, graph, Extents(graph))
+        nodes: dict[int, torch.fx.Node] = {}
+        extents = Extents(graph, lambda value: nodes.get(id(value)))
+        frame = _Frame(module, path, call, graph, extents, nodes)
         given = arguments_of(module, args, kwargs)
         # All placeholders first, then what is read off them.
-        nodes = [graph.placeholder(input_name(name)) for name in call.inputs]
-        for name, node in zip(call.inputs, nodes, strict=True):
+        placeholders = [graph.placeholder(input_name(name)) for name in call.inputs]
+        for name, node in zip(call.inputs, placeholders, strict=True):
             frame.learn(given[name], node)
         self.frames.append(frame)
         try:
@@ -232,12 +213,14 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.paused or not self.frames:
             return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name in _UNFOLDED:
+            with self:
+                return _UNFOLDED[name](*args, **kwargs)
         changes = is_in_place(func)
-        if getattr(func, "__name__", "") == "__iter__":
-            return iter(args[0].unbind(0)) if len(args) == 1 else func(*args)
-        if getattr(func, "__name__", "") == "_weight_norm":
-            return _weight_norm(self, *args, **kwargs)
-        result = shaped(func, args, kwargs)
+        result = shaped(func, plain(args), plain(kwargs))
+        if isinstance(result, (torch.Size, int)):
+            return _sizes(name, result, args)
         if not changes:
             if not tensors_in(result):
                 return result
@@ -289,10 +272,8 @@ class _Recorder(TorchFunctionMode):
             return frame.nodes[id(value)]
         if isinstance(value, torch.Tensor):
             return self.tensor(value)
-        if isinstance(value, (torch.SymInt, torch.SymFloat)):
+        if isinstance(value, (Extent, Ratio)):
             return frame.extents.value(value)
-        if isinstance(value, torch.SymBool):
-            return bool(value)
         if isinstance(value, torch.device):
             return self.device(value)
         if isinstance(value, slice):
@@ -357,10 +338,28 @@ class _Recorder(TorchFunctionMode):
         return name
 
 
-def _weight_norm(mode: _Recorder, v: torch.Tensor, g: torch.Tensor, dim: int = 0) -> torch.Tensor:
+def _sizes(name: str, result: Any, args: tuple[Any, ...]) -> Any:
+    """Sizes of the tensor ``args[0]`` that remember it; any other number as it is."""
+    if isinstance(result, torch.Size):
+        return shape_of(args[0], result)
+    if name == "size" and len(args) == 2:
+        return shape_of(args[0], args[0].shape)[int(args[1])]
+    if name in ("numel", "nelement"):
+        return traced(result, torch.numel, args[0])
+    return result
+
+
+def _weight_norm(v: torch.Tensor, g: torch.Tensor, dim: int = 0) -> torch.Tensor:
     """Torch's fused weight normalisation, which is not public, in functions that are."""
-    with mode:
-        return v * (g / torch.norm_except_dim(v, 2, dim))
+    return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+def _rows(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    return iter(tensor.unbind(0))
+
+
+# Recorded as what they are made of.
+_UNFOLDED: dict[str, Callable[..., Any]] = {"_weight_norm": _weight_norm, "__iter__": _rows}
 
 
 @contextmanager
