@@ -36,6 +36,14 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class Switch:
+    """A literal that depends on the module's mode: ``train if self.training else eval``."""
+
+    train: Value
+    eval: Value
+
+
+@dataclass(frozen=True, slots=True)
 class Items:
     """A list (tuples stand for themselves)."""
 
@@ -76,6 +84,7 @@ Value: TypeAlias = (
     | Ref
     | Slot
     | Training
+    | Switch
     | Items
     | Mapping
     | Slice
@@ -97,6 +106,8 @@ def references(value: object) -> list[str]:
         return references(tuple(item for _, item in value.dict))
     if isinstance(value, Slice):
         return references(value.slice)
+    if isinstance(value, Switch):
+        return references((value.train, value.eval))
     return []
 
 

@@ -30,6 +30,7 @@ from planner.ir import (
     Slice,
     Slot,
     Special,
+    Switch,
     Value,
 )
 
@@ -166,16 +167,18 @@ def _value(value: Value, values: Iterable[str], slots: Sequence[str], where: str
     elif isinstance(value, Special):
         if not _SPECIALS.get(value.special, _NAME).fullmatch(value.text):
             raise PlanFormatError(f"{where}: {value.text!r} is not a {value.special}")
-    elif isinstance(value, (tuple, Items, Slice, Mapping)):
+    elif isinstance(value, (tuple, Items, Slice, Mapping, Switch)):
         for item in _items(value):
             _value(item, values, slots, where)
 
 
-def _items(value: tuple[Value, ...] | Items | Slice | Mapping) -> Iterable[Value]:
+def _items(value: tuple[Value, ...] | Items | Slice | Mapping | Switch) -> Iterable[Value]:
     if isinstance(value, Items):
         return value.list
     if isinstance(value, Slice):
         return value.slice
+    if isinstance(value, Switch):
+        return (value.train, value.eval)
     if isinstance(value, Mapping):
         return [item for _, item in value.dict]
     return value

@@ -57,6 +57,7 @@ def values(refs: tuple[str, ...] = (), slots: tuple[str, ...] = ()) -> st.Search
             st.builds(ir.Items, several),
             st.builds(ir.Mapping, st.lists(st.tuples(texts, inner), max_size=2).map(tuple)),
             st.builds(ir.Slice, st.tuples(inner, inner, inner)),
+            st.builds(ir.Switch, inner, inner),
         )
 
     return st.recursive(st.one_of(atoms), nested, max_leaves=6)

@@ -20,13 +20,14 @@ from planner.ir import (
     Slice,
     Slot,
     Special,
+    Switch,
     Training,
     Value,
 )
 
 # Binding strength of operators: an operand binds tighter than its operator, or gets brackets.
-ATOM, NUMBER, POWER, UNARY, TERM, SUM, SHIFT, BITAND, BITXOR, BITOR, COMPARISON, NOT = range(
-    12, 0, -1
+ATOM, NUMBER, POWER, UNARY, TERM, SUM, SHIFT, BITAND, BITXOR, BITOR, COMPARISON, NOT, CHOICE = (
+    range(12, -1, -1)
 )
 
 _INFIX = {
@@ -158,6 +159,11 @@ def expression(value: Value, scope: Scope) -> Expression:
     if isinstance(value, Training):
         return (
             Expression("self.training") if value.training else Expression("not self.training", NOT)
+        )
+    if isinstance(value, Switch):
+        ours, theirs = (expression(item, scope) for item in (value.train, value.eval))
+        return Expression(
+            f"{ours.within(CHOICE)} if self.training else {theirs.within(CHOICE)}", CHOICE
         )
     if value is None or isinstance(value, (bool, str)):
         return Expression(repr(value))

@@ -29,6 +29,7 @@ from planner.ir import (
     Shared,
     Slice,
     Slot,
+    Switch,
     Value,
 )
 
@@ -258,6 +259,8 @@ def _map_value(item: Value, hint: _Hint, visit: _Visit, chosen: Callable[[Value]
     if isinstance(item, Slice):
         start, stop, step = item.slice
         return Slice((inner(start), inner(stop), inner(step)))
+    if isinstance(item, Switch):
+        return Switch(inner(item.train), inner(item.eval))
     return item
 
 

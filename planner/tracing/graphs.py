@@ -12,7 +12,7 @@ import torch
 import torch.fx
 
 from planner import operations
-from planner.ir import Graph, Operation, Training, Value, references
+from planner.ir import Graph, Operation, Switch, Training, Value, references
 from planner.tracing.calls import Capture, input_name
 from planner.tracing.values import to_value
 
@@ -79,29 +79,52 @@ def _graph(
 
 
 def _merge(train: Graph, evaluation: Graph) -> Graph | None:
-    """One graph for both modes if they differ in mode flags alone."""
-    if len(train.operations) != len(evaluation.operations) or train.output != evaluation.output:
+    """One graph for both modes if they differ in literals alone."""
+    if len(train.operations) != len(evaluation.operations):
         return None
-    merged: list[Operation] = []
-    for one, other in zip(train.operations, evaluation.operations, strict=True):
-        if replace(one, args=(), kwargs=()) != replace(other, args=(), kwargs=()):
-            return None
-        if len(one.args) != len(other.args) or [k for k, _ in one.kwargs] != [
-            k for k, _ in other.kwargs
-        ]:
-            return None
-        args, kwargs = list(one.args), [value for _, value in one.kwargs]
-        for values, others in ((args, other.args), (kwargs, [v for _, v in other.kwargs])):
-            for index, (mine, theirs) in enumerate(zip(values, others, strict=True)):
-                if mine is True and theirs is False:
-                    values[index] = Training(True)
-                elif mine is False and theirs is True:
-                    values[index] = Training(False)
-                elif mine != theirs:
-                    return None
-        names = [key for key, _ in one.kwargs]
-        merged.append(replace(one, args=tuple(args), kwargs=tuple(zip(names, kwargs, strict=True))))
-    return Graph(tuple(merged), train.output)
+    try:
+        merged = tuple(map(_merged, train.operations, evaluation.operations))
+        return Graph(merged, _either(train.output, evaluation.output))
+    except ValueError:
+        return None
+
+
+def _merged(one: Operation, other: Operation) -> Operation:
+    """The operation that is ``one`` in training and ``other`` in evaluation.
+
+    Raises:
+        ValueError: they differ in more than literals.
+    """
+    keys = [key for key, _ in one.kwargs]
+    if replace(one, args=(), kwargs=()) != replace(other, args=(), kwargs=()):
+        raise ValueError(one.result)
+    if keys != [key for key, _ in other.kwargs]:
+        raise ValueError(one.result)
+    args, values = (
+        tuple(map(_either, mine, theirs))
+        for mine, theirs in (
+            (_same_length(one.args, other.args)),
+            ([v for _, v in one.kwargs], [v for _, v in other.kwargs]),
+        )
+    )
+    return replace(one, args=args, kwargs=tuple(zip(keys, values, strict=True)))
+
+
+def _same_length(one: tuple[Value, ...], other: tuple[Value, ...]) -> tuple[Any, Any]:
+    if len(one) != len(other):
+        raise ValueError(one)
+    return one, other
+
+
+def _either(mine: Value, theirs: Value) -> Value:
+    """The value that is ``mine`` in training and ``theirs`` in evaluation."""
+    if type(mine) is type(theirs) and mine == theirs:
+        return mine
+    if isinstance(mine, bool) and isinstance(theirs, bool):
+        return Training(mine)
+    if references((mine, theirs)):
+        raise ValueError(mine)
+    return Switch(mine, theirs)
 
 
 def _without_dead(graph: Graph) -> Graph:
