@@ -265,6 +265,18 @@ class _Writer:
                 found.append(name)
         return found
 
+    def _header(self, loop: Loop, live: set[str]) -> tuple[str, str]:
+        """The loop's variable and its first line."""
+        if loop.container is None:
+            return "_", f"for _ in range({loop.count}):"
+        last = loop.container.rpartition(".")[2]
+        item = last.removesuffix("s") if last.endswith("s") and len(last) > 1 else "module"
+        item = _free([item, "module"], live)
+        container = access("self", loop.container, self.definition) if loop.container else "self"
+        stop = "" if loop.whole else str(loop.start + loop.count)
+        part = "" if loop.whole and not loop.start else f"[{loop.start or ''}:{stop}]"
+        return item, f"for {item} in {container}{part}:"
+
     def _loop(self, loop: Loop, position: int) -> list[str]:
         carried = self.names[loop.initial]
         live = self._live(position) | {carried}
@@ -273,14 +285,11 @@ class _Writer:
             carried = _free(["x", "out", "h", loop.final], live)
             found.append(f"{carried} = {self.names[loop.initial]}")
             live.add(carried)
-        last = loop.container.rpartition(".")[2]
-        item = last.removesuffix("s") if last.endswith("s") and len(last) > 1 else "module"
-        item = _free([item, "module"], live)
-        container = access("self", loop.container, self.definition) if loop.container else "self"
-        found.append(f"for {item} in {container}:")
+        item, header = self._header(loop, live)
+        found.append(header)
         outer = dict(self.names)
         self.names[loop.initial] = carried
-        self.item = (loop.container, item)
+        self.item = None if loop.container is None else (loop.container, item)
         live |= {item} | {outer[name] for name in self._reads(loop) if name in outer}
         for index, operation in enumerate(loop.body):
             rest = {name for other in loop.body[index + 1 :] for name in reads(other)}
