@@ -10,10 +10,10 @@ from torch import nn
 
 from planner.errors import TraceError
 from planner.ir import Buffer, Input, Leaf, Parameter, Shared
-from planner.tracing.calls import Capture, passed_arguments
+from planner.tracing.calls import Capture, input_name, passed_arguments
 from planner.tracing.constants import to_buffer
 from planner.tracing.folding import Block, BlockContainer, BlockNode
-from planner.tracing.graphs import to_graphs
+from planner.tracing.graphs import to_graphs, used_inputs
 from planner.tracing.skeletons import is_plain, runs_in_order
 
 _CONTAINERS: tuple[
@@ -45,6 +45,8 @@ class Builder:
         self.tensors = tensors
         self.leaves = leaves
         self.placed: dict[int, str] = {}
+        # The inputs that a module's forward reads; children come before those that call them.
+        self.used: dict[int, tuple[str, ...]] = {}
         # Tensors that are plain attributes may be read by a module further up.
         self.read: dict[int, set[str]] = {}
         for path, module in model.named_modules():
@@ -80,16 +82,19 @@ class Builder:
                     callee = self.captures.get(id(child))
                     if callee is None:
                         return args, kwargs
-                    return passed_arguments(child, callee.call, args, kwargs)
+                    return passed_arguments(child, self.used[id(child)], args, kwargs)
 
                 train, evaluation = to_graphs(captured, self.tensors, call_arguments)
+                self.used[id(module)] = used_inputs(captured.call, train, evaluation)
+                if path == "":
+                    self.used[id(module)] = captured.call.inputs
             except TypeError as error:
                 raise TraceError(
                     f"module {path!r} ({type(module).__name__}) passes an argument that is not a "
                     f"literal: {error}",
                     module=path,
                 ) from error
-            inputs = self._inputs(captured)
+            inputs = self._inputs(captured, self.used[id(module)])
         name = type(module).__name__
         if type(module).__module__.startswith("torch.nn"):
             name = "Model" if path == "" else name
@@ -142,10 +147,11 @@ class Builder:
             return self.leaves[id(child)]
         return self.block(child, full)
 
-    def _inputs(self, captured: Capture) -> tuple[Input, ...]:
+    def _inputs(self, captured: Capture, used: tuple[str, ...]) -> tuple[Input, ...]:
         found: list[Input] = []
+        read = {input_name(name) for name in used}
         for node in captured.train.nodes:
-            if node.op == "placeholder":
+            if node.op == "placeholder" and node.name in read:
                 type_ = node.meta.get("type")
                 is_list = type_ in (list, tuple) or (node.name.endswith("s") and type_ is list)
                 kind: Literal["tensor", "tensors", "any"] = "any"

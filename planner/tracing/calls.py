@@ -123,16 +123,16 @@ def input_name(name: str) -> str:
 
 
 def passed_arguments(
-    module: nn.Module, call: Call, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    module: nn.Module, inputs: tuple[str, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Of the arguments of one call of ``module`` those that ``call`` has as inputs.
+    """Of the arguments of one call of ``module`` those named by ``inputs``.
 
     Those that were passed by position still are, as far as they come first.
     """
     given = arguments_of(module, args, kwargs)
     leading = list(given)[: len(args)]
     count = 0
-    while count < min(len(leading), len(call.inputs)) and call.inputs[count] in leading:
+    while count < min(len(leading), len(inputs)) and inputs[count] in leading:
         count += 1
-    positional = tuple(given[name] for name in call.inputs[:count])
-    return positional, {input_name(name): given[name] for name in call.inputs[count:]}
+    positional = tuple(given[name] for name in inputs[:count])
+    return positional, {input_name(name): given[name] for name in inputs[count:]}

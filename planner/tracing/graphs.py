@@ -13,7 +13,7 @@ import torch.fx
 
 from planner import operations
 from planner.ir import Graph, Operation, Switch, Training, Value, references
-from planner.tracing.calls import Capture, input_name
+from planner.tracing.calls import Call, Capture, input_name
 from planner.tracing.values import to_value
 
 CallArguments = Callable[[str, tuple[Any, ...], Mapping[str, Any]], Any]
@@ -36,6 +36,21 @@ def to_graphs(
     if merged is not None:
         return _without_dead(merged), None
     return _without_dead(train), _without_dead(evaluation)
+
+
+def used_inputs(call: Call, train: Graph, evaluation: Graph | None) -> tuple[str, ...]:
+    """The inputs of ``call`` that a forward reads in either mode."""
+    read: set[str] = set()
+    for graph in (train, evaluation):
+        if graph is not None:
+            read.update(references(graph.output))
+            for operation in graph.operations:
+                read.update(references(_values(operation)))
+    return tuple(name for name in call.inputs if input_name(name) in read)
+
+
+def _values(operation: Operation) -> tuple[Value, ...]:
+    return (*operation.args, *(value for _, value in operation.kwargs))
 
 
 def _graph(
@@ -137,8 +152,7 @@ def _without_dead(graph: Graph) -> Graph:
         )
         if effect or operation.result in needed:
             kept.append(operation)
-            needed.update(references(operation.args))
-            needed.update(references(tuple(value for _, value in operation.kwargs)))
+            needed.update(references(_values(operation)))
     return Graph(tuple(reversed(kept)), graph.output)
 
 

@@ -27,6 +27,7 @@ from planner.tracing.recording import (
     InlineError,
     Recorded,
     RecordingError,
+    follow_dtypes,
     record,
     text_of,
 )
@@ -99,7 +100,7 @@ class Recordings:
 
     def _run(self, inlined: frozenset[str] = frozenset()) -> dict[str, Capture]:
         try:
-            runs = [self._record(training, inlined) for training in (True, False)]
+            runs = [self._recorded(training, inlined) for training in (True, False)]
             return {
                 path: self._agreed(path, [run.get(path, []) for run in runs])
                 for path in dict.fromkeys((*runs[0], *runs[1]))
@@ -110,12 +111,27 @@ class Recordings:
                 raise fault(module, error.path, error) from error
             return self._run(inlined | {error.path})
 
-    def _record(self, training: bool, inlined: frozenset[str]) -> dict[str, list[Recorded]]:
+    def _recorded(self, training: bool, inlined: frozenset[str]) -> dict[str, list[Recorded]]:
+        """All calls in one mode, with dtypes that follow the data's."""
+        run = self._record(training, inlined, torch.float32)
+        try:
+            wide = self._record(training, inlined, torch.float64)
+        except (TraceError, InlineError):  # a model for one precision alone
+            return run
+        for path, calls in run.items():
+            for one, other in zip(calls, wide.get(path, []), strict=False):
+                follow_dtypes(one, other)
+        return run
+
+    def _record(
+        self, training: bool, inlined: frozenset[str], precision: torch.dtype
+    ) -> dict[str, list[Recorded]]:
         mode = FakeTensorMode(allow_non_fake_inputs=True)
 
         def fake(tensor: torch.Tensor) -> torch.Tensor:
+            dtype = precision if tensor.dtype is torch.float32 else tensor.dtype
             with mode:
-                return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+                return torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype)
 
         model = copy_with(self._model, fake).train(training)
         args, kwargs = map_tensors((self._args, dict(self._kwargs)), fake)
