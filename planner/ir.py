@@ -8,6 +8,7 @@ has. Nothing here knows torch, a solver or a file.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -446,6 +447,14 @@ class Allocation:
     placements: tuple[Placement, ...]
     solution: Solution
     generators: tuple[Generator, ...] = field(default=GENERATORS[:-1])
+
+
+def is_attribute(name: str) -> bool:
+    """Whether a program may call a module or tensor so: ``conv1``, ``0``, ``conv-1``, ``class``.
+
+    What Python cannot write as an attribute is written as ``getattr(self, "conv-1")``.
+    """
+    return re.fullmatch(r"[\w-]+", name) is not None
 
 
 def significant(value: float, digits: int = 6) -> float:

@@ -32,6 +32,7 @@ from planner.ir import (
     Special,
     Switch,
     Value,
+    is_attribute,
 )
 
 _SPECIALS = {
@@ -77,9 +78,7 @@ def _definition(definition: Definition, known: dict[str, Definition], where: str
     for name in (*definition.arguments, *inputs):
         _identifier(name, f"a name in {where}")
     for name in (*children, *own):
-        # Items of a container are numbered, attributes of a class are not.
-        check = _identifier if definition.base == "Module" else _component
-        check(name, f"an attribute of {where}")
+        _component(name, f"an attribute of {where}")
     for name, child in definition.children:
         _node(child, known, definition.arguments, f"{name} of {where}")
     for parameter in definition.parameters:
@@ -243,6 +242,6 @@ def _identifier(name: str, what: str) -> None:
 
 
 def _component(name: str, what: str) -> None:
-    """Of a path in a state dict: a name, or the number of an item."""
-    if not (name.isascii() and name.isdigit()):
-        _identifier(name, what)
+    """Of a path in a state dict: a name, the number of an item, or what ``add_module`` takes."""
+    if not is_attribute(name):
+        raise PlanFormatError(f"{what}: {name!r} is not a name of letters, digits, '_' and '-'")

@@ -91,13 +91,18 @@ class Scope:
     argument: Callable[[str], str]
 
 
+def is_name(name: str) -> bool:
+    """Whether Python can write ``name`` as an attribute."""
+    return name.isidentifier() and not keyword.iskeyword(name)
+
+
 def identifier(name: str) -> str:
     """``name`` if it is an identifier and no keyword.
 
     Raises:
         PlanFormatError: it is not.
     """
-    if not name.isidentifier() or keyword.iskeyword(name):
+    if not is_name(name):
         raise PlanFormatError(f"{name!r} cannot be a name in the emitted file")
     return name
 
@@ -109,12 +114,12 @@ def access(base: str, path: str, owner: Definition | Node | None = None) -> str:
     """
     text = base
     for part in path.split("."):
-        if part.isidentifier() and not keyword.iskeyword(part):
+        if is_name(part):
             text += f".{part}"
         elif is_numbered(owner) or (isinstance(owner, Leaf) and part.isdecimal()):
             text += f"[{int(part)}]"
         else:
-            text = f"{text}.get_submodule({part!r})"
+            text = f"getattr({text}, {part!r})"
         owner = child(owner, part)
     return text
 

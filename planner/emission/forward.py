@@ -242,7 +242,7 @@ class _Writer:
                 reusable = name in self.tensors and self._dies(name, position)
                 if reusable and self.names[name] not in live | self.telling:
                     return self.names[name]
-            choices = [*self._attribute(step), "x", "out", "h", step.result]
+            choices = [*self._attribute(step), "x", "out", "h", "y", "z", step.result]
         else:
             choices = ["size"] if step.result in self.sizes else [step.result]
         return _free(choices, live)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import keyword
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from planner.errors import TraceError
+from planner.ir import is_attribute
 
 
 def refuse_unseen(model: nn.Module) -> None:
@@ -35,21 +35,17 @@ def refuse_unseen(model: nn.Module) -> None:
 
 
 def refuse_names(model: nn.Module) -> None:
-    """Names that the emitted file could not write as attributes.
+    """Names that a program cannot hold.
 
     Raises:
         TraceError: names the module and the attribute.
     """
     for path, module in model.named_modules():
-        containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
         for name in (*module._modules, *module._parameters, *module._buffers):
-            numbered = name.isascii() and name.isdecimal() and name in module._modules
-            if keyword.iskeyword(name) or not (
-                name.isidentifier() or (numbered and isinstance(module, containers))
-            ):
+            if not is_attribute(name):
                 raise TraceError(
-                    f"module {path!r} ({type(module).__name__}) has an attribute {name!r}: not a "
-                    "Python name; give it one (of a ParameterList, register each by name)",
+                    f"module {path!r} ({type(module).__name__}) has an attribute {name!r}: give it "
+                    "a name of letters, digits, '_' and '-'",
                     module=path,
                 )
 
