@@ -20,6 +20,7 @@ from torch import nn
 from planner import operations
 from planner.tracing.calls import Call, Capture
 from planner.tracing.faults import fault
+from planner.tracing.values import to_value
 
 _STRIPPED = {"torch._assert", "builtins.print"}
 
@@ -120,6 +121,7 @@ def capture(module: nn.Module, call: Call, path: str) -> Capture:
             before = set(module.__dict__)
             try:
                 graph = _ModuleTracer(call).trace(module)
+                _refuse_objects(graph)
             except Exception as error:  # anything may come out of a user's forward
                 raise fault(module, path, error) from error
             _collect_constants(module, graph, sorted(set(module.__dict__) - before), constants)
@@ -129,6 +131,18 @@ def capture(module: nn.Module, call: Call, path: str) -> Capture:
     for name, value in constants.items():
         setattr(module, name, value)
     return Capture(call, graphs[0], graphs[1], constants)
+
+
+def _refuse_objects(graph: torch.fx.Graph) -> None:
+    """Stop where a graph passes, makes or returns what a program cannot hold.
+
+    Raises:
+        TypeError: an argument is no literal, or a function has no public name.
+    """
+    for node in graph.nodes:
+        to_value((node.args, dict(node.kwargs)))
+        if node.op == "call_function" and not _known(node.target):
+            raise TypeError(f"{node.target!r} has no public name")
 
 
 def _collect_constants(
