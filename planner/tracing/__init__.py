@@ -16,6 +16,7 @@ from planner.errors import TraceError
 from planner.ir import Buffer, Input, Leaf, Parameter, Program, Shared, TensorSpec
 from planner.tracing.constants import to_buffer
 from planner.tracing.folding import Block, BlockContainer, BlockNode, fold, map_leaves
+from planner.tracing.norms import weight_norms, write_out_norms
 from planner.tracing.recovery import is_torch_leaf, recover, without_defaults
 from planner.tracing.shapes import propagate
 from planner.tracing.symbolic import (
@@ -56,6 +57,7 @@ def trace(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> Program:
     _refuse_hooks(model)
     _refuse_names(model)
     skeleton = _on_meta(model)
+    write_out_norms(skeleton)
     paths = {id(module): path for path, module in skeleton.named_modules(remove_duplicate=False)}
     leaves = _recover_leaves(skeleton)
     inputs = tuple(tensor.to("meta") for tensor in example_inputs)
@@ -92,7 +94,7 @@ def _tensors_in(value: Any) -> list[torch.Tensor]:
 
 def _refuse_hooks(model: nn.Module) -> None:
     for path, module in model.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks:
+        if module._forward_hooks or set(module._forward_pre_hooks) - set(weight_norms(module)):
             raise TraceError(
                 f"module {path!r} ({type(module).__name__}) has forward hooks, which a graph "
                 "does not show: remove them, or move what they do into forward",

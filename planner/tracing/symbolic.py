@@ -23,6 +23,7 @@ from torch import nn
 from planner import operations
 from planner.errors import TraceError
 from planner.ir import Graph, Operation, Training, Value, references
+from planner.tracing.norms import DECOMPOSED
 from planner.tracing.values import to_value
 
 _STRIPPED = {"torch._assert", "builtins.print"}
@@ -97,6 +98,8 @@ class _ModuleTracer(torch.fx.Tracer):
         self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any
     ) -> Any:
         if kind == "call_function" and not _known(target):
+            if target in DECOMPOSED:
+                return DECOMPOSED[target](*args, **kwargs)
             if not inspect.isfunction(target):
                 raise _UntraceableError(f"{target!r} has no public name")
             return target(*args, **kwargs)
