@@ -198,11 +198,14 @@ def capture(module: nn.Module, call: Call, path: str) -> Capture:
     try:
         for training in (True, False):
             module.train(training)
-            before = set(module.__dict__)
+            before, buffers = set(module.__dict__), dict(module._buffers)
             try:
                 graph = _ModuleTracer(call).trace(module)
             except Exception as error:  # anything may come out of a user's forward
                 raise _error(module, path, error) from error
+            finally:
+                assigned, module._buffers = module._buffers, buffers
+            _record_assignments(graph, assigned)
             _collect_constants(module, graph, sorted(set(module.__dict__) - before), constants)
             graphs.append(graph)
     finally:
@@ -210,6 +213,29 @@ def capture(module: nn.Module, call: Call, path: str) -> Capture:
     for name, value in constants.items():
         setattr(module, name, value)
     return Capture(call, graphs[0], graphs[1], constants)
+
+
+def _record_assignments(graph: torch.fx.Graph, buffers: Mapping[str, Any]) -> None:
+    """Write what a forward assigned to its buffers into them, where it has not changed them."""
+    graph.inserting_before(next(node for node in graph.nodes if node.op == "output"))
+    for name, value in buffers.items():
+        if not isinstance(value, torch.fx.Proxy):
+            continue
+        if _changed(value.node) != name:
+            graph.call_method("copy_", (graph.get_attr(name), value.node))
+
+
+def _changed(node: Any) -> str | None:
+    """The attribute that ``node`` is, after changes in place."""
+    while isinstance(node, torch.fx.Node):
+        if node.op == "get_attr":
+            return str(node.target)
+        target = node.target
+        name = target if isinstance(target, str) else operations.public_name(target) or ""
+        if not operations.is_in_place(node.op.removeprefix("call_"), name, ()):
+            return None
+        node = node.args[0]
+    return None
 
 
 def _collect_constants(
