@@ -158,6 +158,33 @@ class SeveralPrecisions(nn.Module):
         return self.fine(self.coarse(x.bfloat16()).float())
 
 
+# --------------------------------------------------------------------------- parametrized
+
+
+@case(images(32), name="weight_norm", kind="weight_norm")
+@case(images(32), name="weight_norm_columns", kind="weight_norm", dim=1)
+class Parametrized(nn.Module):
+    def __init__(self, kind, **options):
+        super().__init__()
+        wrap = getattr(nn.utils.parametrizations, kind)
+        self.first, self.second = (wrap(nn.Linear(32, 32), **options) for _ in range(2))
+
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x)))
+
+
+@case(images(32, 20), name="hooked_weight_norm", kind="weight_norm", dim=1)
+@case(images(32, 20), name="hooked_scalar_norm", kind="weight_norm", dim=None)
+class HookedNorm(nn.Module):
+    def __init__(self, kind, **options):
+        super().__init__()
+        wrap = getattr(nn.utils, kind)
+        self.first, self.second = (wrap(nn.Conv1d(32, 32, 3), **options) for _ in range(2))
+
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x)))
+
+
 # --------------------------------------------------------------------------- buffers and randomness
 
 
@@ -191,3 +218,24 @@ class Random(nn.Module):
             keep = torch.bernoulli(torch.full((x.shape[0], 1), 0.8, device=x.device))
             x = x * keep + torch.rand_like(x) * 0.1
         return self.drop(x) + torch.randn(x.shape) * 0.01
+
+
+@case(images(32), name="counter_in_place", in_place=True)
+@case(images(32), name="counter_assigned", in_place=False)
+class Counter(nn.Module):
+    """Counts and averages in buffers."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.fc, self.in_place = nn.Linear(32, 32), in_place
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("average", torch.zeros(32))
+
+    def forward(self, x):
+        x = self.fc(x)
+        if self.training and self.in_place:
+            self.steps += 1
+        elif self.training:
+            self.steps = self.steps + 1
+            self.average = self.average * 0.9 + x.detach().mean(0) * 0.1
+        return x - self.average
