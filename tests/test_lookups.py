@@ -238,6 +238,15 @@ def test_more_ids_than_rows_and_limits_take_the_whole_table(folder: Path) -> Non
         assert model.banks.a.weight.grad.abs().sum() > 0
 
 
+def test_sparse_tables_pass_dense_gradients_on(folder: Path) -> None:
+    model = emitted(folder, "hash", ", sparse=True").build()
+    for look_up in (model.embed, model.bag):
+        for length in (2, ROWS):
+            model.zero_grad()
+            look_up(torch.randint(ROWS, (2, length))).sum().backward()
+            assert model.banks.a.weight.grad.layout is torch.strided
+
+
 def test_look_ups_compile_and_run_under_autocast(hashed: ModuleType) -> None:
     model = hashed.build()
     ids = torch.randint(ROWS, (2, 3))
