@@ -6,6 +6,7 @@ import functools
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -233,3 +234,17 @@ def test_integer_parameters_are_refused():
 
     with pytest.raises(planner.UnsupportedSiteError, match=r"'order' holds int64.*a buffer"):
         planner.plan(Ordered(), "100%", (torch.randn(2, 8),))
+
+
+def test_a_bank_of_several_dtypes_is_the_widest():
+    _, plan = planned("SeveralPrecisions", "10%", ("own", "hash"))
+    banks = plan.allocation.banks[:1]
+    placements = tuple(
+        replace(one, bank=banks[0].name) if one.bank else one for one in plan.allocation.placements
+    )
+    shared = replace(plan.allocation, banks=banks, placements=placements)
+    built = import_source(planner.emit(plan.model_copy(update={"allocation": shared}))).build()
+    assert built.banks[banks[0].name].weight.dtype == torch.float32
+    assert built.coarse.weight.dtype == torch.bfloat16
+    assert built.fine.weight.dtype == torch.float32
+    assert built(*CASES["SeveralPrecisions"].inputs(2)).dtype == torch.float32
