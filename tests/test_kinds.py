@@ -13,6 +13,7 @@ import torch
 
 import layer_kinds  # noqa: F401  adds cases to the table
 import planner
+import recorded_kinds  # noqa: F401  as well
 from round_trips import flatten, import_source
 from site_kinds import CASES
 
