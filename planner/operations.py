@@ -32,9 +32,9 @@ ATTRIBUTES = (
 
 # What an emitted file calls its own, beside its imports and what Python has built in.
 _OWN = (
-    "ALIASES BANKS Bank GENERATED Generator Hash Interpolate Link LowRank Mix Mixed PLAN Recurrent "
-    "SITES Source Target Tie Tile attach build fit generated initialise install linked locate "
-    "matrix reset_kept ring solve tensor unpack"
+    "ALIASES BANKS Bank FROZEN GENERATED Generator Hash Interpolate Link LowRank Mix Mixed PLAN "
+    "Recurrent SITES Source Target Tie Tile attach build elements fit generated initialise install "
+    "linked locate matrix reset_kept ring solve tensor unpack"
 ).split()
 _IMPORTED = (
     "annotations Any F Iterator Mapping OrderedDict Tensor base64 dataclass math nn operator torch "

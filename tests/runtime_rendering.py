@@ -24,6 +24,7 @@ class Owner:
     base: str
     parameters: tuple[str, ...]
     recurrent: bool = False
+    lookup: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,10 @@ class Runtime:
     links: bool = False
     banks: str = "banks"
     kept: bool = False
+    lookups: tuple[str, ...] = ()
+    dtypes: bool = False
+    casts: bool = False
+    frozen: tuple[str, ...] = ()
 
     @property
     def mixing(self) -> bool:

@@ -20,6 +20,7 @@ from planner.tracing.folding import fold, map_leaves
 from planner.tracing.functions import map_tensors, tensors_in
 from planner.tracing.graphs import without_default_keywords
 from planner.tracing.ladder import Recordings, capture_all, recover_leaves
+from planner.tracing.norms import write_out_norms
 from planner.tracing.recovery import without_defaults
 from planner.tracing.shapes import propagate
 from planner.tracing.skeletons import refuse_names, refuse_unseen, without_data
@@ -48,6 +49,7 @@ def trace(
     refuse_unseen(model)
     refuse_names(model)
     skeleton = without_data(model)
+    write_out_norms(skeleton)
     leaves = recover_leaves(skeleton)
     given: tuple[tuple[Any, ...], dict[str, Any]]
     given = map_tensors((tuple(args), dict(kwargs or {})), lambda one: one.to("meta"))

@@ -33,6 +33,7 @@ from planner.tracing.calls import (
 )
 from planner.tracing.extents import Extent, Extents, Ratio, plain, shape_of, traced
 from planner.tracing.functions import function_of, is_in_place, shaped, tensors_in
+from planner.tracing.norms import DECOMPOSED
 
 
 class InlineError(Exception):
@@ -181,7 +182,9 @@ class _Recorder(TorchFunctionMode):
             frame.learn(given[name], node)
         self.frames.append(frame)
         try:
+            buffers = dict(module._buffers)
             result = module.forward(*args, **kwargs)
+            self.write_back(module, buffers)
             graph.output(self.to_output(result))
         except (InlineError, RecordingError):
             raise
@@ -191,6 +194,14 @@ class _Recorder(TorchFunctionMode):
             self.frames.pop()
         self.found.setdefault(path, []).append(Recorded(call, graph, frame.constants))
         return result
+
+    def write_back(self, module: nn.Module, buffers: Mapping[str, torch.Tensor | None]) -> None:
+        """Write what a forward assigned to its ``buffers`` into them."""
+        for name, value in module._buffers.items():
+            if value is not None and name in buffers and value is not buffers[name]:
+                graph = self.frames[-1].graph
+                graph.call_method("copy_", (graph.get_attr(name), self.to_argument(value)))
+        module._buffers.update(buffers)
 
     def fresh(self, result: Any, given: Any) -> Any:
         """``result`` with tensors of its own where it hands back what it was given."""
@@ -216,9 +227,9 @@ class _Recorder(TorchFunctionMode):
         if self.paused or not self.frames:
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
-        if name in _UNFOLDED:
+        if func in _UNFOLDED:
             with self:
-                return _UNFOLDED[name](*args, **kwargs)
+                return _UNFOLDED[func](*args, **kwargs)
         changes = is_in_place(func)
         result = shaped(func, plain(args), plain(kwargs))
         if isinstance(result, (torch.Size, int)):
@@ -351,17 +362,15 @@ def _sizes(name: str, result: Any, args: tuple[Any, ...]) -> Any:
     return result
 
 
-def _weight_norm(v: torch.Tensor, g: torch.Tensor, dim: int = 0) -> torch.Tensor:
-    """Torch's fused weight normalisation, which is not public, in functions that are."""
-    return v * (g / torch.norm_except_dim(v, 2, dim))
-
-
 def _rows(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     return iter(tensor.unbind(0))
 
 
 # Recorded as what they are made of.
-_UNFOLDED: dict[str, Callable[..., Any]] = {"_weight_norm": _weight_norm, "__iter__": _rows}
+_UNFOLDED: dict[Callable[..., Any], Callable[..., Any]] = {
+    **DECOMPOSED,
+    torch.Tensor.__iter__: _rows,
+}
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import nn
 
 from planner.errors import TraceError
 from planner.ir import is_attribute
+from planner.tracing.norms import weight_norms
 
 
 def refuse_unseen(model: nn.Module) -> None:
@@ -20,7 +21,7 @@ def refuse_unseen(model: nn.Module) -> None:
         TraceError: names the module that has one.
     """
     for path, module in model.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks:
+        if module._forward_hooks or set(module._forward_pre_hooks) - set(weight_norms(module)):
             raise TraceError(
                 f"module {path!r} ({type(module).__name__}) has forward hooks, which a graph "
                 "does not show: remove them, or move what they do into forward",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import nn
 from planner import operations
 from planner.tracing.calls import Call, Capture
 from planner.tracing.faults import fault
+from planner.tracing.norms import DECOMPOSED
 from planner.tracing.values import to_value
 
 _STRIPPED = {"torch._assert", "builtins.print"}
@@ -76,6 +77,8 @@ class _ModuleTracer(torch.fx.Tracer):
         self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any
     ) -> Any:
         if kind == "call_function" and not _known(target):
+            if target in DECOMPOSED:
+                return DECOMPOSED[target](*args, **kwargs)
             if not inspect.isfunction(target):
                 raise _UntraceableError(f"{target!r} has no public name")
             return target(*args, **kwargs)
@@ -118,12 +121,15 @@ def capture(module: nn.Module, call: Call, path: str) -> Capture:
     try:
         for training in (True, False):
             module.train(training)
-            before = set(module.__dict__)
+            before, buffers = set(module.__dict__), dict(module._buffers)
             try:
                 graph = _ModuleTracer(call).trace(module)
                 _refuse_objects(graph)
             except Exception as error:  # anything may come out of a user's forward
                 raise fault(module, path, error) from error
+            finally:
+                assigned, module._buffers = module._buffers, buffers
+            _record_assignments(graph, assigned)
             _collect_constants(module, graph, sorted(set(module.__dict__) - before), constants)
             graphs.append(graph)
     finally:
@@ -143,6 +149,29 @@ def _refuse_objects(graph: torch.fx.Graph) -> None:
         to_value((node.args, dict(node.kwargs)))
         if node.op == "call_function" and not _known(node.target):
             raise TypeError(f"{node.target!r} has no public name")
+
+
+def _record_assignments(graph: torch.fx.Graph, buffers: Mapping[str, Any]) -> None:
+    """Write what a forward assigned to its buffers into them, where it has not changed them."""
+    graph.inserting_before(next(node for node in graph.nodes if node.op == "output"))
+    for name, value in buffers.items():
+        if not isinstance(value, torch.fx.Proxy):
+            continue
+        if _changed(value.node) != name:
+            graph.call_method("copy_", (graph.get_attr(name), value.node))
+
+
+def _changed(node: Any) -> str | None:
+    """The attribute that ``node`` is, after changes in place."""
+    while isinstance(node, torch.fx.Node):
+        if node.op == "get_attr":
+            return str(node.target)
+        target = node.target
+        name = target if isinstance(target, str) else operations.public_name(target) or ""
+        if not operations.is_in_place(node.op.removeprefix("call_"), name, ()):
+            return None
+        node = node.args[0]
+    return None
 
 
 def _collect_constants(
