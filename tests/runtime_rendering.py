@@ -85,6 +85,7 @@ def render(runtime: Runtime, architecture: str, tables: str) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.tests["name"] = is_name
     text = environment.from_string(
         '{% import "generators.py.jinja" as generators %}'
         '{% import "machinery.py.jinja" as machinery %}'

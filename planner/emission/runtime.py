@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from planner.emission.expressions import identifier
+from planner.errors import PlanFormatError
 from planner.ir import (
     Bank,
     Container,
@@ -17,6 +18,7 @@ from planner.ir import (
     Program,
     Site,
     Slot,
+    is_attribute,
 )
 from planner.topology import Place, places
 
@@ -189,7 +191,8 @@ def runtime_view(
         links = links or (bool(site.aliases) and not made)
         for name in (site.name, *site.aliases) if made else site.aliases:
             path, _, attribute = name.rpartition(".")
-            identifier(attribute)
+            if not is_attribute(attribute):
+                raise PlanFormatError(f"{attribute!r} cannot be a name in the emitted file")
             if path == "":
                 root_parameters[attribute] = None
                 continue
