@@ -1,7 +1,7 @@
 """Which way each module is captured: symbolically where that works, else by a recorded run.
 
 Symbolic tracing sees a forward as it is written, whatever the sizes; it stops at control flow and
-at libraries that look into their tensors. A recorded run (``planner.tracing.recording``) takes any
+at libraries that look into their tensors. A recorded run (``planner.tracing.recorder``) takes any
 forward whose course does not depend on tensors' values. So each module's own forward is traced
 symbolically, and those that cannot be are recorded. Where the two do not fit together (a module is
 called in two ways, or captured graphs do not run), all modules are recorded.
@@ -23,7 +23,7 @@ from planner.ir import Leaf
 from planner.tracing.calls import Call, Capture, bind
 from planner.tracing.faults import fault
 from planner.tracing.functions import map_tensors
-from planner.tracing.recording import (
+from planner.tracing.recorder import (
     InlineError,
     Recorded,
     RecordingError,
