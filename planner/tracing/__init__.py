@@ -13,7 +13,7 @@ import torch.fx
 from torch import nn
 
 from planner.errors import TraceError
-from planner.ir import Buffer, Input, Leaf, Parameter, Program, Shared, TensorSpec
+from planner.ir import Buffer, Input, Leaf, Parameter, Program, Shared, TensorSpec, Verification
 from planner.tracing.constants import to_buffer
 from planner.tracing.folding import Block, BlockContainer, BlockNode, fold, map_leaves
 from planner.tracing.recovery import is_torch_leaf, recover, without_defaults
@@ -26,6 +26,7 @@ from planner.tracing.symbolic import (
     passed_arguments,
     to_graphs,
 )
+from planner.tracing.verification import verify as verified
 
 __all__ = ["trace"]
 
@@ -38,7 +39,9 @@ _CONTAINERS: tuple[
 )
 
 
-def trace(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> Program:
+def trace(
+    model: nn.Module, example_inputs: Sequence[torch.Tensor], *, verify: bool = True
+) -> Program:
     """Capture ``model`` as a program.
 
     Every module that is not ``torch.nn``'s own is traced by its own forward with its children as
@@ -48,10 +51,13 @@ def trace(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> Program:
     Args:
         model: the module; its parameters may lack data, its buffers may not.
         example_inputs: tensors of any device, in the order of ``forward``'s arguments; only shapes
-            and dtypes matter.
+            and dtypes matter, and the values of integers for ``verify``.
+        verify: run the captured graphs beside the model, with random weights, in both modes and at
+            two batch sizes.
 
     Raises:
-        TraceError: a module cannot be traced; names it, with file and line.
+        TraceError: a module cannot be traced, or its graph does not do what its forward does; names
+            it, with file and line.
     """
     _refuse_hooks(model)
     _refuse_names(model)
@@ -65,6 +71,12 @@ def trace(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> Program:
     for training in (False, True):
         skeleton.train(training)
         outputs = _run_shapes(skeleton, inputs, captures, tensors)
+    verification = Verification(reason="it was not asked for")
+    if verify:
+        by_path = {
+            paths[id(one)]: captures[id(one)] for one in skeleton.modules() if id(one) in captures
+        }
+        verification = verified(model, by_path, example_inputs)
     builder = _Builder(model, skeleton, captures, tensors, leaves)
     block = builder.block(skeleton, "")
     definitions, root = fold(block, _positional_names)
@@ -73,6 +85,7 @@ def trace(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> Program:
         root,
         tuple(_spec(tensor) for tensor in inputs),
         tuple(_spec(tensor) for tensor in _tensors_in(outputs)),
+        verification,
     )
 
 
