@@ -42,7 +42,7 @@ def snapshot(value: Any, known: dict[int, Any] | None = None) -> Any:
     if id(value) in known:
         return known[id(value)]
     if isinstance(value, torch.Tensor):
-        known[id(value)] = value.detach().clone()
+        known[id(value)] = _copied(value)
     elif type(value) in (tuple, list):
         return type(value)(snapshot(item, known) for item in value)
     elif type(value) is dict:
@@ -55,6 +55,21 @@ def snapshot(value: Any, known: dict[int, Any] | None = None) -> Any:
         except Exception:  # noqa: BLE001  an object that refuses is taken as one that never changes
             return value
     return known[id(value)]
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy that takes memory once one of the two is changed, where torch can do that."""
+    try:
+        return tensor.detach()._lazy_clone()
+    except RuntimeError:  # memory that torch does not own, such as NumPy's
+        return tensor.detach().clone()
+
+
+def _same_memory(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether the elements are the same ones, or copies that nothing has changed so far."""
+    # data_ptr() would end the sharing of copies.
+    address = torch._C._data_address  # type: ignore[attr-defined]
+    return one.stride() == other.stride() and address(one) == address(other)
 
 
 def difference(expected: Any, found: Any) -> str | None:
@@ -75,7 +90,7 @@ def _leaf_difference(expected: Any, found: Any) -> str | None:
         return None if told is None else f"{found} instead of {expected}"
     if expected.shape != found.shape or expected.dtype != found.dtype:
         return f"{_kind(found)} instead of {_kind(expected)}"
-    if torch.equal(expected, found):
+    if _same_memory(expected, found) or torch.equal(expected, found):
         return None
     if not (expected.is_floating_point() or expected.is_complex()):
         return f"other values in {_kind(expected)}"

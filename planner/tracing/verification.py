@@ -51,6 +51,8 @@ def verify(
     reason = _obstacle(model)
     if reason is not None:
         return Verification(reason=reason)
+    weights = _without_data(model)
+    values = RandomWeights(weights.values())
     first = next((leaf for leaf in leaves(inputs) if isinstance(leaf, torch.Tensor)), None)
     own = first.shape[0] if first is not None and first.dim() else 1
     sizes = (own, own + 1) if 2 <= own <= 4 else (2, 3)
@@ -61,7 +63,9 @@ def verify(
         if size not in sizes and any(ran.values()):
             break
         for training in (True, False):
-            raised = _run(model, captures, _resized(inputs, own, size), training, size)
+            twin = _twin(model, weights).train(training)
+            given = _resized(inputs, own, size)
+            raised = _run(twin, captures, values, given, size)
             if raised is None:
                 ran[training].append(size)
             else:
@@ -83,14 +87,13 @@ def _obstacle(model: nn.Module) -> str | None:
 
 
 def _run(
-    model: nn.Module,
+    twin: nn.Module,
     captures: Mapping[str, Capture],
+    values: RandomWeights,
     inputs: Sequence[Any],
-    training: bool,
     size: int,
 ) -> str | None:
-    """Check all modules in one run of ``model``: the name of the error that it raises itself."""
-    twin = _twin(model).train(training)
+    """Check all modules in one run of ``twin``: the name of the error that it raises itself."""
     by_module: dict[int, Capture] = {}
     for path, capture in captures.items():
         module = twin.get_submodule(path)
@@ -99,7 +102,7 @@ def _run(
             setattr(module, name, constant.clone())
     recorder = Recorder(twin, by_module)
     raised = None
-    with _undisturbed(size), torch.no_grad(), RandomWeights(twin.parameters()):
+    with _undisturbed(size), torch.no_grad(), values:
         try:
             twin(*_filled(inputs))
         except Exception as error:  # noqa: BLE001  anything may come out of a user's forward
@@ -108,17 +111,21 @@ def _run(
         path = next(
             path for path, module in twin.named_modules() if module is recorder.difference.module
         )
-        raise _error(path, recorder.difference.module, recorder.difference.told, training, size)
+        raise _error(path, recorder.difference.module, recorder.difference.told, size)
     return raised
 
 
-def _twin(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` on the CPU, without the data of its parameters."""
-    known: dict[int, Any] = {}
-    for parameter in model.parameters():
-        known[id(parameter)] = nn.Parameter(
-            parameter.detach().to("meta"), requires_grad=parameter.requires_grad
-        )
+def _without_data(model: nn.Module) -> dict[int, nn.Parameter]:
+    """Parameters to take the place of the model's, by the ``id`` of those."""
+    return {
+        id(one): nn.Parameter(one.detach().to("meta"), requires_grad=one.requires_grad)
+        for one in model.parameters()
+    }
+
+
+def _twin(model: nn.Module, weights: Mapping[int, nn.Parameter]) -> nn.Module:
+    """A copy of ``model`` on the CPU, with ``weights`` for its parameters."""
+    known: dict[int, Any] = dict(weights)
     for module in model.modules():
         for value in (*module._buffers.values(), *module.__dict__.values()):
             if isinstance(value, torch.Tensor):
@@ -172,13 +179,13 @@ def _undisturbed(seed: int) -> Iterator[None]:
                 numpy.random.set_state(numbers)
 
 
-def _error(path: str, module: nn.Module, told: str, training: bool, size: int) -> TraceError:
+def _error(path: str, module: nn.Module, told: str, size: int) -> TraceError:
     code = inspect.unwrap(type(module).forward).__code__
     location = f"{code.co_filename}:{code.co_firstlineno}"
     name = f"module {path!r}" if path else "the model's root module"
     return TraceError(
         f"{name} ({type(module).__name__}) is captured wrongly: in "
-        f"{'training' if training else 'evaluation'}, at batch {size}, its graph {told}\n"
+        f"{'training' if module.training else 'evaluation'}, at batch {size}, its graph {told}\n"
         f"  at {location}\n"
         "  Make the forward independent of the inputs' values, types and batch size.",
         module=path,

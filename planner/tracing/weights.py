@@ -5,7 +5,6 @@ Memory holds a few layers' values at a time, so that a model of any depth can ru
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 _PERIOD = 1_048_573  # a prime, so that no two rows of a matrix are equal
-_CACHED = 1 << 25  # elements
+_CACHED = 1 << 27  # elements
 
 
 class RandomWeights(TorchFunctionMode):
@@ -58,10 +57,14 @@ class RandomWeights(TorchFunctionMode):
 
     def _draw(self, index: int, parameter: torch.Tensor) -> torch.Tensor:
         size = parameter.numel()
-        start = index * 7919 % _PERIOD
-        normal = self._normal.repeat(math.ceil((start + size) / _PERIOD))[start : start + size]
-        if parameter.dim() < 2:
-            values = 0.5 + 0.1 * normal
-        else:
-            values = normal * (max(1, parameter.shape[0]) / max(1, size)) ** 0.5
-        return values.view(parameter.shape).to(parameter.dtype)
+        mean, std = 0.5, 0.1
+        if parameter.dim() >= 2:
+            mean, std = 0.0, (max(1, parameter.shape[0]) / max(1, size)) ** 0.5
+        values = torch.empty(size)
+        # The table goes round, from a start of the parameter's own.
+        begin, start = 0, index * 7919 % _PERIOD
+        while begin < size:
+            end = min(size, begin + _PERIOD - start)
+            torch.mul(self._normal[start : start + end - begin], std, out=values[begin:end])
+            begin, start = end, 0
+        return values.add_(mean).to(parameter.dtype).view(parameter.shape)
