@@ -247,17 +247,35 @@ def test_the_mode_of_a_mistrace_is_told():
         verified(model)
 
 
-def test_every_mode_and_size_is_run():
-    seen = []
+class Watched(nn.Module):
+    """Notes its runs on values, but not those of a trace."""
 
-    class Watched(nn.Module):
-        def forward(self, x):
-            if isinstance(x, torch.Tensor) and not x.is_meta:
-                seen.append((self.training, len(x), torch.is_grad_enabled()))
-            return x * 2
+    seen = ()
 
-    assert verified(Watched()) == EVERYWHERE
-    assert seen == [(mode, size, False) for size in (2, 3) for mode in (True, False)]
+    def forward(self, x):
+        if isinstance(x, torch.Tensor) and not x.is_meta:
+            run = (self.training, len(x), torch.is_grad_enabled())
+            type(self).seen = (*self.seen, run)
+        return F.dropout(x, 0.5, self.training) * 2
+
+
+class AroundWatched(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.act = nn.BatchNorm1d(4), nn.ReLU(inplace=True)
+        self.watched, self.drop = Watched(), nn.Dropout()
+
+    def forward(self, x):
+        x = F.dropout(self.watched(self.act(self.norm(x))), 0.5, self.training)
+        x += self.norm.running_mean
+        return self.act(self.drop(x))
+
+
+def test_every_mode_and_size_is_run_once():
+    """Checking a module runs none of its children again."""
+    Watched.seen = ()
+    assert verified(AroundWatched()) == EVERYWHERE
+    assert Watched.seen == tuple((mode, size, False) for size in (2, 3) for mode in (True, False))
 
 
 # --------------------------------------------------------------------------- what is not verified

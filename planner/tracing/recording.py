@@ -62,12 +62,14 @@ class _State:
         )
         return cls(tuple(found), torch.get_rng_state())
 
-    def restore(self) -> None:
+    def restore(self, owners: Iterable[nn.Module]) -> None:
         torch.set_rng_state(self.random)
+        wanted = set(map(id, owners))
         for owner, name, buffer, value in self.buffers:
-            owner._buffers[name] = buffer
-            if not torch.equal(buffer, value):
-                buffer.copy_(value)
+            if id(owner) in wanted:
+                owner._buffers[name] = buffer
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
 
     def values(self, owners: Iterable[nn.Module]) -> list[torch.Tensor]:
         wanted = set(map(id, owners))
@@ -141,9 +143,10 @@ class Recorder:
         left = _State.of(module)
         told = None
         self._paused = True
-        # A replay leaves the children's buffers alone, so it tells about the module's own.
-        for replayed, owners in ((calls, [module]), (None, list(module.modules()))):
-            entry.restore()
+        everything = list(module.modules())
+        # A replay leaves the children's buffers as they are, so it tells about the module's own.
+        for replayed, owners in ((calls, [module]), (None, everything)):
+            entry.restore(owners)
             args, kwargs = snapshot(recorded.before)
             try:
                 output = _interpret(module, capture, args, kwargs, replayed)
@@ -154,7 +157,7 @@ class Recorder:
                 told = _effects_differ(recorded, left, owners, output, (args, kwargs))
             if told is None:
                 break
-        left.restore()
+        left.restore(everything)
         self._paused = False
         if told is not None:
             self.difference = Difference(module, told)
