@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -88,3 +89,19 @@ def test_a_snapshot_keeps_sharing():
     kept = snapshot([one, (one,)])
     assert kept[0] is kept[1][0]
     assert kept[0] is not one
+
+
+def test_a_snapshot_of_memory_that_torch_does_not_own():
+    array = np.ones(2)
+    kept = snapshot(torch.from_numpy(array))
+    array[:] = 2
+    assert kept.tolist() == [1.0, 1.0]
+
+
+def test_a_snapshot_takes_memory_only_when_something_changes():
+    one = torch.ones(2)
+    kept = snapshot(one)
+    assert torch._C._is_cow_tensor(kept)
+    one.add_(1)
+    assert kept.tolist() == [1.0, 1.0]
+    assert one.tolist() == [2.0, 2.0]

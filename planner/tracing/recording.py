@@ -102,7 +102,7 @@ class Recorder:
                 module.__dict__["forward"] = functools.wraps(forward)(run)
 
     def _call(self, module: nn.Module, forward: Forward, *args: Any, **kwargs: Any) -> Any:
-        if self._paused or self.difference is not None:
+        if self._paused:
             return forward(*args, **kwargs)
         capture = self._captures.get(id(module))
         calls = self._frames[-1] if self._frames else None
@@ -157,7 +157,6 @@ class Recorder:
                 told = _effects_differ(recorded, left, owners, output, (args, kwargs))
             if told is None:
                 break
-        left.restore(everything)
         self._paused = False
         if told is not None:
             self.difference = Difference(module, told)
