@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from planner.tracing.nested import difference, snapshot
 
 
+SQUARE = torch.arange(4.0).view(2, 2)
+
+
 @dataclass
 class Result:
     first: object
@@ -30,6 +33,8 @@ class Result:
         (torch.zeros(2), torch.zeros(1, 2), "1x2"),
         (torch.tensor([1, 2]), torch.tensor([1, 3]), "other values"),
         (torch.zeros(0), torch.zeros(0), None),
+        (SQUARE, SQUARE, None),
+        (SQUARE, SQUARE.t(), "other values"),
         ((torch.ones(1), 2), [torch.ones(1), 2], None),
         ({"a": torch.ones(1)}, Result(torch.ones(1)), None),
         ({"a": torch.ones(1)}, Result(torch.ones(1), (1,)), "2 tensors and numbers instead of 1"),
