@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from planner.tracing.nested import difference, snapshot
 
-
 SQUARE = torch.arange(4.0).view(2, 2)
 
 
