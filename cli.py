@@ -92,6 +92,12 @@ def plan_model(
         float | None,
         typer.Option(help="The solver's limit, in its own seconds: the same on every machine."),
     ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify/--no-verify", help="Compare the captured program with the model, in numbers."
+        ),
+    ] = True,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the plan here.")
     ] = None,
@@ -119,6 +125,7 @@ def plan_model(
             generators=cast("list[Generator] | None", menu),
             seed=seed,
             deterministic_limit=time_limit,
+            verify=verify,
         )
     files: dict[Path, str] = {}
     if output:

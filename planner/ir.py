@@ -247,13 +247,32 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Verification:
+    """Where the captured program was run beside the model, and did the same.
+
+    Attributes:
+        train: batch sizes in training.
+        eval: batch sizes in evaluation.
+        reason: why there are not two of each; empty if there are.
+    """
+
+    train: tuple[int, ...] = ()
+    eval: tuple[int, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
-    """A captured model: definitions before their users, the root instance last."""
+    """A captured model: definitions before their users, the root instance last.
+
+    ``verification`` is None where nothing is known about it.
+    """
 
     definitions: tuple[Definition, ...]
     root: Node
     example_inputs: tuple[TensorSpec, ...]
     example_outputs: tuple[TensorSpec, ...]
+    verification: Verification | None = None
 
 
 # --------------------------------------------------------------------------- sites

@@ -32,6 +32,7 @@ def plan(
     generators: Sequence[Generator] | None = None,
     arguments: Mapping[str, object] | None = None,
     deterministic_limit: float | None = None,
+    verify: bool = True,
 ) -> Plan:
     """Plan how the weights of ``model`` are generated from at most ``budget`` parameters.
 
@@ -49,6 +50,8 @@ def plan(
         generators: the menu of generators; by default all but ``"tie"``.
         arguments: keyword arguments of a specification's callable.
         deterministic_limit: the solver's limit in its own deterministic units (about seconds).
+        verify: run the captured program beside the model, with random weights, in both modes and
+            at two batch sizes, before it is planned; what differs is a TraceError.
 
     Raises:
         ModelSourceError, TraceError, UnsupportedSiteError, BudgetError, InfeasibleBudgetError,
@@ -81,7 +84,7 @@ def plan(
             "the model's inputs are not known: give their shapes with --input 1x3x224x224 "
             "(example_inputs=... in Python)"
         )
-    program = trace(module, [_tensor(item) for item in example_inputs])
+    program = trace(module, [_tensor(item) for item in example_inputs], verify=verify)
     sites = find_sites(module, program, starts)
     dense = dense_parameters(sites)
     parameters = parse_budget(budget, dense, _bytes_per_parameter(module))

@@ -12,6 +12,8 @@ from types import ModuleType
 
 import jinja2
 
+from planner.emission.expressions import is_name
+
 TEMPLATES = Path(__file__).parents[1] / "templates"
 _names = itertools.count()
 

@@ -168,7 +168,9 @@ def programs(draw: st.DrawFn) -> ir.Program:
     for name in draw(names()):
         found = (*found, draw(definitions_of(name, found)))
     tensors = st.lists(st.builds(ir.TensorSpec, shapes, dtypes), max_size=2).map(tuple)
-    return ir.Program(found, draw(nodes(found)), draw(tensors), draw(tensors))
+    sizes = st.lists(st.integers(1, 9), max_size=2).map(tuple)
+    verification = st.none() | st.builds(ir.Verification, sizes, sizes, texts)
+    return ir.Program(found, draw(nodes(found)), draw(tensors), draw(tensors), draw(verification))
 
 
 initials = st.builds(

@@ -101,6 +101,38 @@ def test_relative_files_modules_inputs_and_arguments(tmp_path):
         assert {row["generator"] for row in report["generated"]} == {"hash"}
 
 
+MISTRACED = """
+import torch
+from torch import nn
+
+
+class Inner(nn.Module):
+    def forward(self, x):
+        return x if isinstance(x, torch.Tensor) else -x
+
+
+def net():
+    return nn.Sequential(nn.Linear(48, 48), Inner(), nn.Linear(48, 48))
+"""
+
+
+def test_plan_verifies_unless_told_not_to(tmp_path):
+    (tmp_path / "net.py").write_text(MISTRACED)
+    options = ["net.py:net", "--budget", "50%", "--input", "2x48", "-o", "net.plan.json"]
+    status, output, messages = npas("plan", *options, cwd=tmp_path)
+    assert (status, output) == (1, "")
+    assert "module '1' (Inner) is captured wrongly" in messages
+    assert f"{tmp_path / 'net.py'}:7" in messages
+    assert not (tmp_path / "net.plan.json").exists()
+    status, output, messages = npas("plan", *options, "--no-verify", cwd=tmp_path)
+    assert status == 0, messages
+    assert "verified   no: it was not asked for" in output.splitlines()
+    (tmp_path / "net.py").write_text(MISTRACED.replace("-x", "x"))
+    status, output, messages = npas("plan", *options, cwd=tmp_path)
+    assert status == 0, messages
+    assert "verified   outputs equal in train and eval at batches 2 and 3" in output.splitlines()
+
+
 def test_emit_prints_what_it_would_write(planned, tmp_path):
     folder, _, _ = planned
     plan = folder / "small.plan.json"

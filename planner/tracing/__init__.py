@@ -12,7 +12,7 @@ import torch.fx
 from torch import nn
 
 from planner.errors import TraceError
-from planner.ir import Definition, Program, TensorSpec
+from planner.ir import Definition, Leaf, Program, TensorSpec, Verification
 from planner.tracing.blocks import Builder
 from planner.tracing.calls import Capture, arguments_of
 from planner.tracing.faults import shapes_of
@@ -24,12 +24,17 @@ from planner.tracing.norms import write_out_norms
 from planner.tracing.recovery import without_defaults
 from planner.tracing.shapes import propagate
 from planner.tracing.skeletons import refuse_names, refuse_unseen, without_data
+from planner.tracing.verification import verify as verified
 
 __all__ = ["trace"]
 
 
 def trace(
-    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    verify: bool = True,
 ) -> Program:
     """Capture ``model`` as a program.
 
@@ -40,34 +45,51 @@ def trace(
     Args:
         model: the module; its parameters may lack data, its buffers may not.
         args: positional arguments of ``forward``: tensors of any device, of which only shapes and
-            dtypes matter, also in tuples, lists and dicts; None and other literals.
+            dtypes matter (and the values of integers for ``verify``), also in tuples, lists and
+            dicts; None and other literals.
         kwargs: keyword arguments, likewise.
+        verify: run the captured graphs beside the model, with random weights, in both modes and at
+            two batch sizes.
 
     Raises:
-        TraceError: a module cannot be captured; names it, with file and line.
+        TraceError: a module cannot be captured, or its graph does not do what its forward does;
+            names it, with file and line.
     """
     refuse_unseen(model)
     refuse_names(model)
     skeleton = without_data(model)
     write_out_norms(skeleton)
     leaves = recover_leaves(skeleton)
-    given: tuple[tuple[Any, ...], dict[str, Any]]
-    given = map_tensors((tuple(args), dict(kwargs or {})), lambda one: one.to("meta"))
+    example = tuple(args), dict(kwargs or {})
     try:
-        arguments_of(skeleton, *given)
+        arguments_of(skeleton, *example)
     except TypeError as error:
         raise TraceError(
             f"{type(model).__name__}.forward{inspect.signature(type(model).forward)} does not take "
             f"the example inputs: {error}. Check --input / example_inputs."
         ) from error
+    given: tuple[tuple[Any, ...], dict[str, Any]]
+    given = map_tensors(example, lambda one: one.to("meta"))
     recordings = Recordings(skeleton, *given, frozenset(leaves))
-    tensors: set[torch.fx.Node] = set()
-    try:
-        captures = capture_all(skeleton, *given, frozenset(leaves), recordings)
-        outputs = _run_shapes(skeleton, *given, captures, tensors)
-    except TraceError:
-        captures = recordings.captures()
-        outputs = _run_shapes(skeleton, *given, captures, tensors)
+    distrusted: frozenset[type] = frozenset()
+    while True:
+        captures, outputs, tensors = _captured(skeleton, given, leaves, recordings, distrusted)
+        verification = Verification(reason="it was not asked for")
+        if not verify:
+            break
+        by_path = {
+            path: captures[id(module)]
+            for path, module in skeleton.named_modules()
+            if id(module) in captures
+        }
+        try:
+            verification = verified(model, by_path, *example)
+            break
+        except TraceError as error:
+            # A symbolic trace that went wrong unnoticed: blocks of that type are recorded.
+            if error.module is None or by_path[error.module].rung == "recorded":
+                raise
+            distrusted |= {type(skeleton.get_submodule(error.module))}
     block = Builder(model, skeleton, captures, tensors, leaves).block(skeleton, "")
     definitions, root = fold(block, _positional_names)
     return Program(
@@ -75,7 +97,25 @@ def trace(
         root,
         tuple(_spec(tensor) for tensor in tensors_in(given)),
         tuple(_spec(tensor) for tensor in tensors_in(outputs)),
+        verification,
     )
+
+
+def _captured(
+    skeleton: nn.Module,
+    given: tuple[tuple[Any, ...], dict[str, Any]],
+    leaves: Mapping[int, Leaf],
+    recordings: Recordings,
+    distrusted: frozenset[type],
+) -> tuple[dict[int, Capture], Any, set[torch.fx.Node]]:
+    """Captures that fit together, the outputs of their run, and the nodes that give tensors."""
+    try:
+        captures = capture_all(skeleton, *given, frozenset(leaves), recordings, distrusted)
+        tensors: set[torch.fx.Node] = set()
+        return captures, _run_shapes(skeleton, *given, captures, tensors), tensors
+    except TraceError:
+        captures, tensors = recordings.captures(), set()
+        return captures, _run_shapes(skeleton, *given, captures, tensors), tensors
 
 
 def _run_shapes(

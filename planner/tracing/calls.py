@@ -114,6 +114,15 @@ def items_of(value: Any) -> dict[Any, Any]:
     return {}
 
 
+def as_graphs(value: Any) -> Any:
+    """``value`` as captured graphs hand it on: with dicts for dataclasses and other mappings."""
+    if isinstance(value, (tuple, list)):
+        items = [as_graphs(item) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+    held = items_of(value)
+    return {key: as_graphs(item) for key, item in held.items()} if held else value
+
+
 _SHADOWS = frozenset(("F", "Tensor", "math", "nn", "operator", "torch", *operations.BUILTINS))
 
 

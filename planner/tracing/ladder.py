@@ -173,13 +173,16 @@ def capture_all(
     kwargs: Mapping[str, Any],
     leaves: frozenset[int],
     recordings: Recordings,
+    distrusted: frozenset[type] = frozenset(),
 ) -> dict[int, Capture]:
     """Capture every module with a forward of its own, top down, as its callers call it.
+
+    Modules of ``distrusted`` types are recorded.
 
     Raises:
         TraceError: a module can be captured neither way, or is called in two ways.
     """
-    ladder = _Ladder(model, leaves, recordings)
+    ladder = _Ladder(model, leaves, recordings, distrusted)
     ladder.called(model, args, kwargs)
     while ladder.queue:
         ladder.climb(ladder.queue.pop(0))
@@ -189,7 +192,14 @@ def capture_all(
 class _Ladder:
     """Captures in the making. ``queue`` holds the modules that are called but not captured yet."""
 
-    def __init__(self, model: nn.Module, leaves: frozenset[int], recordings: Recordings) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        leaves: frozenset[int],
+        recordings: Recordings,
+        distrusted: frozenset[type],
+    ) -> None:
+        self.distrusted = distrusted
         self.leaves = leaves
         self.recordings = recordings
         self.paths = {id(one): path for path, one in reversed(list(model.named_modules()))}
@@ -218,15 +228,21 @@ class _Ladder:
             self.calls[id(module)] = merged
             self.queue.append(module)
 
+    def symbolic(self, module: nn.Module) -> Capture | None:
+        """The symbolic trace of ``module``, if there is one to trust."""
+        if type(module) in self.distrusted:
+            return None
+        try:
+            return capture(module, self.calls[id(module)], self.paths[id(module)])
+        except TraceError:
+            return None
+
     def climb(self, module: nn.Module) -> None:
         """Capture ``module`` by the first rung that can."""
-        captured: Capture | None = None
-        try:
-            captured = capture(module, self.calls[id(module)], self.paths[id(module)])
-        except TraceError:
-            captured = self.recordings.capture(module)
-            if captured is None:
-                raise
+        captured = self.symbolic(module) or self.recordings.capture(module)
+        if captured is None:
+            path = self.paths[id(module)]
+            raise TraceError(f"module {path!r} is called by a captured graph alone", module=path)
         self.captures[id(module)] = captured
         for graph in (captured.train, captured.eval):
             for node in graph.nodes:
