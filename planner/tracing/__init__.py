@@ -87,9 +87,9 @@ def trace(
             break
         except TraceError as error:
             # A symbolic trace that went wrong unnoticed: blocks of that type are recorded.
-            if error.module is None or by_path[error.module].rung == "recorded":
+            if by_path[str(error.module)].rung == "recorded":
                 raise
-            distrusted |= {type(skeleton.get_submodule(error.module))}
+            distrusted |= {type(skeleton.get_submodule(str(error.module)))}
     block = Builder(model, skeleton, captures, tensors, leaves).block(skeleton, "")
     definitions, root = fold(block, _positional_names)
     return Program(

@@ -112,10 +112,23 @@ class Recordings:
             return self._run(inlined | {error.path})
 
     def _recorded(self, training: bool, inlined: frozenset[str]) -> dict[str, list[Recorded]]:
-        """All calls in one mode, with dtypes that follow the data's."""
-        run = self._record(training, inlined, torch.float32)
+        """All calls in one mode, with dtypes that follow the data's.
+
+        Tensors are on the meta device if that will do. Fake ones can do more (they know the device
+        that they stand for, and the values of constants), but libraries ask for them, and go other
+        ways then than with real tensors.
+        """
         try:
-            wide = self._record(training, inlined, torch.float64)
+            return self._in_any_precision(training, inlined, fake=False)
+        except TraceError:
+            return self._in_any_precision(training, inlined, fake=True)
+
+    def _in_any_precision(
+        self, training: bool, inlined: frozenset[str], *, fake: bool
+    ) -> dict[str, list[Recorded]]:
+        run = self._record(training, inlined, torch.float32, fake=fake)
+        try:
+            wide = self._record(training, inlined, torch.float64, fake=fake)
         except (TraceError, InlineError):  # a model for one precision alone
             return run
         for path, calls in run.items():
@@ -124,17 +137,19 @@ class Recordings:
         return run
 
     def _record(
-        self, training: bool, inlined: frozenset[str], precision: torch.dtype
+        self, training: bool, inlined: frozenset[str], precision: torch.dtype, *, fake: bool
     ) -> dict[str, list[Recorded]]:
-        mode = FakeTensorMode(allow_non_fake_inputs=True)
+        mode: Any = torch.device("meta")
+        if fake:
+            mode = FakeTensorMode(allow_non_fake_inputs=True)
 
-        def fake(tensor: torch.Tensor) -> torch.Tensor:
+        def make(tensor: torch.Tensor) -> torch.Tensor:
             dtype = precision if tensor.dtype is torch.float32 else tensor.dtype
             with mode:
                 return torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype)
 
-        model = copy_with(self._model, fake).train(training)
-        args, kwargs = map_tensors((self._args, dict(self._kwargs)), fake)
+        model = copy_with(self._model, make).train(training)
+        args, kwargs = map_tensors((self._args, dict(self._kwargs)), make)
         try:
             return record(model, args, kwargs, mode, self._leaves, inlined)
         except RecordingError as error:

@@ -1,7 +1,7 @@
 """Capture by a recorded run: what a model does with tensors that have shapes but no data.
 
-The model runs once in each mode on fake tensors whose sizes are symbols, as ``torch.export`` runs
-it: Python executes as it is, so any control flow that does not depend on tensors' values works.
+The model runs once in each mode, as ``torch.export`` runs it when it is not strict: Python executes
+as it is, so any control flow that does not depend on tensors' values works.
 Each module with a forward of its own gets a graph of the public functions it called, its children
 as leaves. Recording functions (``F.conv2d``) rather than dispatched operations
 (``aten.convolution``) keeps what the model's author wrote.
@@ -12,14 +12,13 @@ from __future__ import annotations
 import logging
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.fx
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from planner import operations
@@ -66,17 +65,17 @@ def record(
     model: nn.Module,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    mode: FakeTensorMode,
+    mode: AbstractContextManager[Any],
     leaves: frozenset[str],
     inlined: frozenset[str],
 ) -> dict[str, list[Recorded]]:
     """Run ``model`` once; every call of every module that has a forward of its own, by path.
 
     Args:
-        model: its tensors are fakes of ``mode``; it runs in the mode that its flag says.
-        args: fake tensors and literals.
+        model: its tensors have no data; it runs in the mode that its flag says.
+        args: tensors without data and literals.
         kwargs: likewise.
-        mode: of the fakes.
+        mode: in which tensors are made without data.
         leaves: paths of modules that are called, not entered.
         inlined: paths of modules whose forward is recorded as part of their caller's.
 
@@ -120,7 +119,7 @@ class _Recorder(TorchFunctionMode):
     def __init__(
         self,
         model: nn.Module,
-        mode: FakeTensorMode,
+        mode: AbstractContextManager[Any],
         leaves: frozenset[str],
         inlined: frozenset[str],
     ) -> None:

@@ -1,25 +1,44 @@
-"""One run of shape propagation through the captured graphs, on the meta device.
+"""Captured graphs run as one: each forward's graph in place of the module's own.
 
-The run interprets every captured forward in place of the module's own, so it also proves that the
-graphs fit together; no tensor has data.
+On the meta device this propagates shapes, and proves that the graphs fit together; with values it
+computes what the captured program computes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.fx
 from torch import nn
 
-from planner.tracing.calls import Capture, arguments_of
+from planner.tracing.calls import Capture, arguments_of, as_graphs
 from planner.tracing.functions import shaped
 from planner.tracing.skeletons import runs_in_order
 
+Captures = Mapping[int, Capture]
 
-class HierarchicalShapeProp(torch.fx.Interpreter):
-    """Runs a captured graph, and those of the children where it calls them.
+
+class Hierarchy(torch.fx.Interpreter):
+    """Runs a captured graph, and those of the children where it calls them."""
+
+    def __init__(self, module: nn.Module, graph: torch.fx.Graph, captures: Captures) -> None:
+        super().__init__(module, graph=graph)
+        self.extra_traceback = False
+        self.captures = captures
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Run a child by its captured graph, or by its own forward if it is a layer of torch."""
+        return run_captured(self.fetch_attr(target), args, kwargs, self.captures, self.child)
+
+    def child(self, module: nn.Module, graph: torch.fx.Graph, captures: Captures) -> Hierarchy:
+        """What runs the graph of a child."""
+        return Hierarchy(module, graph, captures)
+
+
+class HierarchicalShapeProp(Hierarchy):
+    """Runs captured graphs on the meta device.
 
     ``tensors`` collects every node whose value is a tensor, over all graphs.
     """
@@ -28,13 +47,15 @@ class HierarchicalShapeProp(torch.fx.Interpreter):
         self,
         module: nn.Module,
         graph: torch.fx.Graph,
-        captures: dict[int, Capture],
+        captures: Captures,
         tensors: set[torch.fx.Node],
     ) -> None:
-        super().__init__(module, graph=graph)
-        self.extra_traceback = False
-        self.captures = captures
+        super().__init__(module, graph, captures)
         self.tensors = tensors
+
+    def child(self, module: nn.Module, graph: torch.fx.Graph, captures: Captures) -> Hierarchy:
+        """What runs the graph of a child."""
+        return HierarchicalShapeProp(module, graph, captures, self.tensors)
 
     def run_node(self, n: torch.fx.Node) -> Any:
         """Run one node and note whether it gives a tensor."""
@@ -52,30 +73,41 @@ class HierarchicalShapeProp(torch.fx.Interpreter):
         value = super().get_attr(target, args, kwargs)
         return value.to("meta") if isinstance(value, torch.Tensor) else value
 
-    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Run a child by its captured graph, or by its own forward if it is a layer of torch."""
-        return propagate(self.fetch_attr(target), args, kwargs, self.captures, self.tensors)
+
+def run_captured(
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    captures: Captures,
+    interpreter: Callable[[nn.Module, torch.fx.Graph, Captures], Hierarchy] = Hierarchy,
+) -> Any:
+    """Run ``module`` by the captured graphs of its present mode."""
+    capture = captures.get(id(module))
+    if capture is not None:
+        given = arguments_of(module, args, kwargs)
+        graph = capture.train if module.training else capture.eval
+        values = [as_graphs(given[name]) for name in capture.call.inputs]
+        return interpreter(module, graph, captures).run(*values)
+    if runs_in_order(module):
+        (value,) = args
+        for child in module.children():
+            value = run_captured(child, (value,), {}, captures, interpreter)
+        return value
+    return module(*args, **kwargs)
 
 
 def propagate(
     module: nn.Module,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    captures: dict[int, Capture],
+    captures: Captures,
     tensors: set[torch.fx.Node],
 ) -> Any:
     """Run ``module`` on meta tensors, by the captured graphs of its present mode."""
-    capture = captures.get(id(module))
-    if capture is not None:
-        given = arguments_of(module, args, kwargs)
-        graph = capture.train if module.training else capture.eval
-        values = [given[name] for name in capture.call.inputs]
-        # What the forward makes on the default device is made without data as well.
-        with torch.device("meta"):
-            return HierarchicalShapeProp(module, graph, captures, tensors).run(*values)
-    if runs_in_order(module):
-        (value,) = args
-        for child in module.children():
-            value = propagate(child, (value,), {}, captures, tensors)
-        return value
-    return module(*args, **kwargs)
+
+    def interpreter(module: nn.Module, graph: torch.fx.Graph, captures: Captures) -> Hierarchy:
+        return HierarchicalShapeProp(module, graph, captures, tensors)
+
+    # What a forward makes on the default device is made without data as well.
+    with torch.device("meta"):
+        return run_captured(module, args, kwargs, captures, interpreter)

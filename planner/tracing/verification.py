@@ -21,9 +21,10 @@ from torch import nn
 
 from planner.errors import TraceError
 from planner.ir import Verification
-from planner.tracing.calls import Capture
-from planner.tracing.nested import leaves
+from planner.tracing.calls import Capture, as_graphs
+from planner.tracing.nested import difference, leaves
 from planner.tracing.replay import Checker
+from planner.tracing.shapes import run_captured
 from planner.tracing.weights import RandomWeights
 
 LIMIT = 500_000_000
@@ -68,9 +69,9 @@ def verify(
         if size not in sizes and any(ran.values()):
             break
         for training in (True, False):
-            twin = _twin(model, weights).train(training)
+            twins = (_twin(model, weights).train(training) for _ in range(3))
             given = _resized(inputs, own, size)
-            raised = _run(twin, captures, values, given, size)
+            raised = _run(twins, captures, values, given, size)
             if raised is None:
                 ran[training].append(size)
             else:
@@ -92,20 +93,15 @@ def _obstacle(model: nn.Module) -> str | None:
 
 
 def _run(
-    twin: nn.Module,
+    twins: Iterator[nn.Module],
     captures: Mapping[str, Capture],
     values: RandomWeights,
     inputs: tuple[tuple[Any, ...], dict[str, Any]],
     size: int,
 ) -> str | None:
-    """Check all modules in one run of ``twin``: the name of the error that it raises itself."""
-    by_module: dict[int, Capture] = {}
-    for path, capture in captures.items():
-        module = twin.get_submodule(path)
-        by_module[id(module)] = capture
-        for name, constant in capture.constants.items():
-            setattr(module, name, constant.clone())
-    checker = Checker(twin, by_module)
+    """Check all modules in one run of a twin: the name of the error that it raises itself."""
+    twin = next(twins)
+    checker = Checker(twin, _fitted(twin, captures))
     raised = None
     with _undisturbed(size), torch.no_grad(), values:
         try:
@@ -113,12 +109,48 @@ def _run(
             twin(*args, **kwargs)
         except Exception as error:  # noqa: BLE001  anything may come out of a user's forward
             raised = type(error).__name__
-    if checker.difference is not None:
-        path = next(
-            path for path, module in twin.named_modules() if module is checker.difference.module
-        )
-        raise _error(path, checker.difference.module, checker.difference.told, size)
+    found = checker.difference
+    if found is not None and not _agree(twins, captures, values, inputs, size):
+        path = next(path for path, module in twin.named_modules() if module is found.module)
+        raise _error(path, found.module, found.told, size)
     return raised
+
+
+def _fitted(twin: nn.Module, captures: Mapping[str, Capture]) -> dict[int, Capture]:
+    """``captures`` by the ids of the modules of ``twin``, which gets their constants."""
+    by_module: dict[int, Capture] = {}
+    for path, capture in captures.items():
+        module = twin.get_submodule(path)
+        by_module[id(module)] = capture
+        for name, constant in capture.constants.items():
+            setattr(module, name, constant.clone())
+    return by_module
+
+
+def _agree(
+    twins: Iterator[nn.Module],
+    captures: Mapping[str, Capture],
+    values: RandomWeights,
+    inputs: tuple[tuple[Any, ...], dict[str, Any]],
+    size: int,
+) -> bool:
+    """Whether the captured graphs together do what the model does, though one by one they do not.
+
+    A graph may leave to a child what its forward does itself: where a library takes a shortcut that
+    depends on tensors' values, such as a mask that masks nothing, graphs go the long way.
+    """
+    plain, captured = next(twins), next(twins)
+    done: list[Any] = []
+    for module, by_module in ((plain, {}), (captured, _fitted(captured, captures))):
+        with _undisturbed(size), torch.no_grad(), values:
+            try:
+                args, kwargs = _filled(inputs)
+                output = run_captured(module, args, kwargs, by_module)
+            except Exception:  # noqa: BLE001  anything may come out of an operation
+                return False
+            buffers = dict(module.named_buffers())
+            done.append((output, args, kwargs, buffers, torch.get_rng_state()))
+    return difference(as_graphs(done[0]), as_graphs(done[1])) is None
 
 
 def _without_data(model: nn.Module) -> dict[int, nn.Parameter]:
