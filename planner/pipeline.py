@@ -86,10 +86,7 @@ def plan(
             "the model's inputs are not known: give their shapes with --input 1x3x224x224, or a "
             "callable that returns them with --inputs (example_inputs=... in Python)"
         )
-    if example.kwargs:
-        names = ", ".join(name for name, _ in example.kwargs)
-        raise TraceError(f"keyword inputs cannot be captured yet: give {names} by position")
-    program = trace(module, example.args)
+    program = trace(module, example.args, dict(example.kwargs))
     sites = find_sites(module, program, starts)
     dense = dense_parameters(sites)
     parameters = parse_budget(budget, dense, _bytes_per_parameter(module))

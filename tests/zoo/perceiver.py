@@ -113,6 +113,10 @@ class Perceiver(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.fc = nn.Linear(width, num_classes)
 
+    def example_inputs(self) -> tuple[torch.Tensor, ...]:
+        size = self.positions.shape[0]
+        return (torch.randn(2, 3, size, size),)
+
     def fourier_features(self) -> torch.Tensor:
         """Positions of all pixels (S, S, 2 (2 bands + 1))."""
         angles = math.pi * self.positions[:, None] * self.frequencies
@@ -150,4 +154,4 @@ def perceiver(
 
 
 def example_inputs() -> tuple[torch.Tensor, ...]:
-    return (torch.randn(2, 3, 32, 32),)
+    return perceiver().example_inputs()
