@@ -26,9 +26,9 @@ _FRAMES = ("num_frames", "frames_per_clip")
 def configured_example(model: nn.Module) -> Example | None:
     """Keyword inputs of ``model``, or None where its forward demands something unknown.
 
-    They are its main input and whatever its forward has no default for; an encoder-decoder's
-    decoder reads ids as long as its encoder's input; a model of two branches gets an input for
-    each.
+    They are its main input and whatever its forward has no default for. The decoder of an
+    encoder-decoder reads as many ids as an encoder of ids does, since some heads look for the end
+    of the one in the other. A model of two branches gets an input for each.
     """
     names = _names(model)
     if not names <= _MAKERS.keys():
@@ -51,14 +51,17 @@ def _names(model: Any) -> set[str]:
         names |= {"input_ids", "attention_mask", "pixel_values", "input_features"}
     if model.config.is_encoder_decoder:
         names |= {"decoder_input_ids"}
+    # Has a default for the sake of embeddings, but is demanded by models that read layouts.
+    names |= {"bbox"}
     return names & parameters.keys()
 
 
 def _settings(config: Any, *parts: str) -> Iterator[Any]:
-    """``config``, its named parts, and the parts that are configurations of theirs."""
+    """``config`` and those of its parts that are configurations, as deep as they go."""
     yield config
     for part in parts:
-        if (inner := getattr(config, part, None)) is not None:
+        # A part that the model does not know may be a mere dict.
+        if hasattr(inner := getattr(config, part, None), "to_dict"):
             yield from _settings(inner, *parts)
 
 
@@ -90,10 +93,11 @@ def _ids(model: Any) -> torch.Tensor:
     length = min(_LENGTH, max(positions - 4, 1)) if isinstance(positions, int) else _LENGTH
     vocabulary = _setting(_text(model), "vocab_size") or 2
     special = {
-        value
+        token
         for config in _text(model)
         for name, value in vars(config).items()
-        if name.endswith(("_token_id", "_token_index")) and isinstance(value, int)
+        if name.endswith(("_token_id", "_token_index"))
+        for token in (value if isinstance(value, list) else [value])
     }
     ordinary = [token for token in range(min(vocabulary, 1000)) if token not in special] or [0]
     ids = torch.tensor([ordinary[7 * k % len(ordinary)] for k in range(_BATCH * length)])
@@ -107,6 +111,11 @@ def _ids(model: Any) -> torch.Tensor:
 
 def _mask(model: Any) -> torch.Tensor:
     return torch.ones_like(_ids(model))
+
+
+def _boxes(model: Any) -> torch.Tensor:
+    """A box for each token, (x0, y0, x1, y1)."""
+    return torch.tensor([10, 20, 30, 40]).expand(*_ids(model).shape, 4).clone()
 
 
 def _pixels(model: Any) -> TensorSpec:
@@ -177,6 +186,7 @@ def _noise(*shape: int) -> TensorSpec:
 _MAKERS: dict[str, Callable[[Any], torch.Tensor | TensorSpec | None]] = {
     "input_ids": _ids,
     "attention_mask": _mask,
+    "bbox": _boxes,
     "pixel_values": _pixels,
     "pixel_values_videos": _pixels,
     "input_features": _spectrum,
