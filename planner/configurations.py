@@ -28,7 +28,8 @@ def configured_example(model: nn.Module) -> Example | None:
 
     They are its main input and whatever its forward has no default for. The decoder of an
     encoder-decoder reads as many ids as an encoder of ids does, since some heads look for the end
-    of the one in the other. A model of two branches gets an input for each.
+    of the one in the other. A model that compares or joins texts and images, or texts and sounds,
+    gets both.
     """
     names = _names(model)
     if not names <= _MAKERS.keys():
@@ -46,14 +47,20 @@ def _names(model: Any) -> set[str]:
         for one in parameters.values()
         if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
     }
-    branches = [f"get_{kind}_features" for kind in ("text", "image", "audio", "video")]
-    if hasattr(model, branches[0]) and any(hasattr(model, name) for name in branches[1:]):
-        names |= {"input_ids", "attention_mask", "pixel_values", "input_features"}
+    if {"input_ids", "pixel_values"} <= parameters.keys() and not _has_places_for_images(model):
+        names |= {"input_ids", "attention_mask", "pixel_values"}
+    if hasattr(model, "get_text_features") and hasattr(model, "get_audio_features"):
+        names |= {"input_ids", "attention_mask", "input_features"}
     if model.config.is_encoder_decoder:
         names |= {"decoder_input_ids"}
     # Has a default for the sake of embeddings, but is demanded by models that read layouts.
     names |= {"bbox"}
     return names & parameters.keys()
+
+
+def _has_places_for_images(model: nn.Module) -> bool:
+    """Whether features of images replace special ids, so that ordinary ids are a whole input."""
+    return hasattr(model, "get_image_features") and not hasattr(model, "get_text_features")
 
 
 def _settings(config: Any, *parts: str) -> Iterator[Any]:
@@ -126,7 +133,7 @@ def _pixels(model: Any) -> TensorSpec:
 
 def _image(model: Any) -> tuple[int, int, int]:
     """Channels, height and width."""
-    size = _setting(_vision(model), "image_size", "crop_size") or _IMAGE
+    size = _setting(_vision(model), "image_size", "crop_size", "input_size") or _IMAGE
     if isinstance(size, dict):
         size = tuple(size.values())
     height, width = (size, size) if isinstance(size, int) else size
@@ -136,10 +143,14 @@ def _image(model: Any) -> tuple[int, int, int]:
 def _spectrum(model: Any) -> TensorSpec:
     """Spectrograms: (B, bins, frames) where the number of frames is fixed, else (B, frames, bins).
 
-    A fixed number is twice the encoder's positions, whose second convolution halves it.
+    A fixed number is twice the encoder's positions, whose second convolution halves it; where the
+    spectrogram is folded into a square image, it is (B, 1, frames, bins).
     """
     bins = _setting(_audio(model), "num_mel_bins")
     positions = _setting(_audio(model), "max_source_positions")
+    side = _setting(_audio(model), "spec_size")
+    if isinstance(side, int) and isinstance(bins, int):
+        return _noise(1, side * side // bins, bins)
     features = _setting(_audio(model), "feature_projection_input_dim", "input_feat_per_channel")
     if features is None and isinstance(bins, int) and isinstance(positions, int):
         return _noise(bins, 2 * positions)

@@ -81,6 +81,27 @@ CASES = [
         {"input_ids": IDS, "attention_mask": IDS, "pixel_values": (2, 3, 32, 32)},
     ),
     (
+        "clipseg",
+        "CLIPSegForImageSegmentation",
+        {**BRANCHES, "extract_layers": [0, 1], "reduce_dim": 16},
+        {"input_ids": IDS, "attention_mask": IDS, "pixel_values": (2, 3, 32, 32)},
+    ),
+    (
+        "vilt",
+        None,
+        IMAGE,
+        {"input_ids": IDS, "attention_mask": IDS, "pixel_values": (2, 3, 32, 32)},
+    ),
+    (
+        "llava",
+        None,
+        {
+            "text_config": {**TEXT, "model_type": "llama"},
+            "vision_config": {**IMAGE, "model_type": "clip_vision_model"},
+        },
+        {"input_ids": IDS},
+    ),
+    (
         "whisper",
         None,
         {**BART, "max_source_positions": 30, "num_mel_bins": 16},
