@@ -351,6 +351,9 @@ def test_inputs_of_a_file_or_a_module(write, tmp_path, monkeypatch):
         import random
 
         def both():
+            import late_for_test
+
+            assert late_for_test.ready
             return {"x": torch.rand(2, 3), "sizes": [random.random(), None]}
 
         ready = ("2x3", "int64:2x5")
@@ -361,6 +364,7 @@ def test_inputs_of_a_file_or_a_module(write, tmp_path, monkeypatch):
         """,
         "inputs_for_test.py",
     )
+    write("ready = True\n", "late_for_test.py")
     state = torch.get_rng_state(), random.getstate()
     first, same, other = (load_inputs(f"{path}:both", seed=seed) for seed in (1, 1, 2))
     assert [name for name, _ in first.kwargs] == ["x", "sizes"]
@@ -372,7 +376,7 @@ def test_inputs_of_a_file_or_a_module(write, tmp_path, monkeypatch):
     assert shapes(load_inputs("inputs_for_test:ready")) == [(2, 3), (2, 5)]
     for spec, said in {
         f"{path}:wrong": "example inputs are a int",
-        f"{path}:raises": r"raises cannot be made: ValueError: no data \(inputs_for_test.py:14\)",
+        f"{path}:raises": r"raises cannot be made: ValueError: no data \(inputs_for_test.py:17\)",
         f"{path}:gone": "has no 'gone'",
         "gone.py:inputs": "there is no file gone.py",
         "inputs": "is not a specification: write package.module:callable",
