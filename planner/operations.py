@@ -45,7 +45,7 @@ _TORCH_NAMESPACES = ("torch", "torch.nn.functional", "torch.linalg", "torch.fft"
 _METHODS = (
     "bool byte char clone contiguous cpu detach dim double expand float half int item long "
     "new_empty new_full new_ones new_tensor new_zeros numel permute requires_grad_ reshape short "
-    "size to tolist type_as unbind view"
+    "size to tolist type_as unbind unflatten view"
 ).split()
 # Methods that reach beyond the values of a forward.
 _FORBIDDEN = (
