@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.emission.forward import statements
-from planner.ir import Container, Definition, Graph, Input, Leaf, Operation, Ref, Training
+from planner.ir import Container, Definition, Graph, Input, Items, Leaf, Operation, Ref, Training
 
 LAYERS = 3
 
@@ -50,6 +50,8 @@ def interpret(graph, inputs, self):
             return self.training == value.training
         if isinstance(value, tuple):
             return tuple(map(concrete, value))
+        if isinstance(value, Items):
+            return list(map(concrete, value.list))
         return value
 
     for one in graph.operations:
@@ -196,23 +198,49 @@ def test_statements_compute_what_the_graph_says(graph):
 X, Y = Ref("x"), Ref("y")
 
 
-def test_chains_reuse_the_name():
-    graph = Graph(
-        (op("a", "torch.relu", X), op("b", "torch.tanh", Ref("a")), op("c", "torch.exp", Ref("b"))),
-        Ref("c"),
-    )
-    source = check(graph)
-    assert source.count("x = torch.") == 3 and source.endswith("return x\n")
+def chain(count, start):
+    names = [start, *(f"a{index}" for index in range(count))]
+    steps = [op(names[i + 1], "torch.tanh", Ref(names[i])) for i in range(count)]
+    return Graph(tuple(steps), Ref(names[-1]))
+
+
+def test_what_the_next_line_alone_reads_stands_in_it():
+    assert "return torch.tanh(torch.tanh(x))\n" in check(chain(2, "x"))
+
+
+def test_chains_reuse_the_name_and_nest_three_at_most():
+    source = check(chain(7, "x"))
+    assert source.count("x = torch.tanh(torch.tanh(torch.tanh(x)))") == 2
+    assert source.endswith("return torch.tanh(x)\n")
 
 
 def test_values_that_live_on_keep_their_name():
-    graph = Graph((op("a", "torch.relu", X), op("b", "operator.add", Ref("a"), X)), Ref("b"))
+    graph = Graph(
+        (op("a", "torch.relu", X), op("b", "operator.add", Ref("a"), X)), (Ref("a"), Ref("b"))
+    )
     assert "out = torch.relu(x)" in check(graph)
 
 
 def test_telling_names_are_not_reused():
-    graph = Graph((op("a", "torch.relu", Ref("mask")),), Ref("a"))
+    graph = Graph((op("a", "torch.relu", Ref("mask")),), (Ref("a"), Ref("a")))
     assert "x = torch.relu(mask)" in check(graph, ("mask",))
+
+
+def test_methods_of_a_result_follow_it():
+    graph = Graph(
+        (
+            op("a", "torch.cat", Items((X, X)), dim=0),
+            op("b", "reshape", Ref("a"), 2, -1, kind="method"),
+            op("c", "sum", Ref("b"), 0, kind="method"),
+        ),
+        Ref("c"),
+    )
+    assert "return torch.cat([x, x], dim=0).reshape(2, -1).sum(0)" in check(graph)
+
+
+def test_what_changes_in_place_stays_a_line():
+    graph = Graph((op("a", "torch.tanh", X), op("b", "neg_", Ref("a"), kind="method")), Ref("b"))
+    assert "x = torch.tanh(x)\n" in check(graph)
 
 
 def test_changes_are_statements():

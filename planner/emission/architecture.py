@@ -10,6 +10,7 @@ from planner import operations
 from planner.emission.expressions import (
     Scope,
     access,
+    attribute,
     call,
     identifier,
     is_name,
@@ -222,11 +223,11 @@ def _init(definition: Definition) -> Iterator[str]:
         if is_name(parameter.name):
             yield f"self.{parameter.name} = {made}"
         else:
-            yield f"self.register_parameter({parameter.name!r}, {made})"
+            yield f"self.register_parameter({attribute(parameter.name)!r}, {made})"
     for buffer in definition.buffers:
         tensor = f"torch.empty({_shape(buffer.shape)}{_dtype(buffer.dtype)})"
         persistent = "" if buffer.persistent else ", persistent=False"
-        yield f"self.register_buffer({buffer.name!r}, {tensor}{persistent})"
+        yield f"self.register_buffer({attribute(buffer.name)!r}, {tensor}{persistent})"
     for name, node in children:
         yield from _assign(name, node, definition)
 

@@ -23,6 +23,7 @@ from planner.ir import (
     Switch,
     Training,
     Value,
+    is_attribute,
 )
 
 # Binding strength of operators: an operand binds tighter than its operator, or gets brackets.
@@ -107,6 +108,17 @@ def identifier(name: str) -> str:
     return name
 
 
+def attribute(name: str) -> str:
+    """``name`` if a module or tensor may be called so.
+
+    Raises:
+        PlanFormatError: it may not.
+    """
+    if not is_attribute(name):
+        raise PlanFormatError(f"{name!r} cannot be an attribute in the emitted file")
+    return name
+
+
 def access(base: str, path: str, owner: Definition | Node | None = None) -> str:
     """The module or tensor at the dotted ``path`` below ``base``: ``self.layer[0].weight``.
 
@@ -119,7 +131,7 @@ def access(base: str, path: str, owner: Definition | Node | None = None) -> str:
         elif is_numbered(owner) or (isinstance(owner, Leaf) and part.isdecimal()):
             text += f"[{int(part)}]"
         else:
-            text = f"getattr({text}, {part!r})"
+            text = f"getattr({text}, {attribute(part)!r})"
         owner = child(owner, part)
     return text
 

@@ -28,7 +28,7 @@ _ALWAYS_INLINE = {"shape", "dtype", "device", "ndim"}
 _SIZES = {"size", "dim", "numel", "builtins.len", "builtins.getattr"}
 _ANONYMOUS = {"x", "input", "inputs", "h", "out", "hidden_states", "features"}
 _INDENT = "    "
-_LINKS = 3
+_NESTED, _SHORT = 2, 2
 
 
 def statements(definition: Definition, graph: Graph, sizes: dict[str, int]) -> list[str]:
@@ -53,7 +53,7 @@ class _Writer:
         self.item: tuple[str, str] | None = None
         self.sizes: set[str] = set()
         self.changes: list[int] = []
-        self._chained: dict[str, int] = {}
+        self._nested: dict[str, int] = {}
         self.scope = Scope(self._lookup, "self.{}".format)
         self._plan()
 
@@ -127,7 +127,7 @@ class _Writer:
         ):
             if self.inlined[first.ref].op == "attribute":
                 return True
-        if self._chains(step, position, uses[0]):
+        if self._nests(step, position, uses[0]):
             return True
         if step.tensor or not self._moves(step, position, uses[0]):
             return False
@@ -141,23 +141,29 @@ class _Writer:
             )
         return True
 
-    def _chains(self, step: Operation, position: int, use: int) -> bool:
-        """Whether the next line is a method of this one's result: ``self.key(x).transpose(1, 2)``.
+    def _nests(self, step: Operation, position: int, use: int) -> bool:
+        """Whether ``step`` stands within the next line: ``self.bn1(self.conv1(x))``.
 
-        ``_chained`` counts the links, as long chains are no easier to read than lines.
+        Methods of a result chain, and what is returned needs no name. ``_nested`` counts what has
+        become one expression: long ones are no easier to read than lines.
         """
-        following = self.steps[position + 1] if use == position + 1 < len(self.steps) else None
-        if not isinstance(following, Operation) or following.op != "method":
+        if use != position + 1:
             return False
-        if operations.is_in_place("method", following.target, following.kwargs):
+        following = self.steps[use] if use < len(self.steps) else None
+        if isinstance(following, Loop):
             return False
-        first, *rest = self._values(following)
-        if first != Ref(step.result) or step.result in references(tuple(rest)):
+        if following is None:
+            return self.graph.output == Ref(step.result)
+        if operations.is_in_place(following.op, following.target, following.kwargs):
             return False
-        owner = step.args[0] if step.op == "method" else None
-        links = self._chained.get(owner.ref, 0) + 1 if isinstance(owner, Ref) else 1
-        self._chained[step.result] = links
-        return links <= _LINKS
+        read = references(self._values(step))
+        inner = max((self._nested.get(name, 0) for name in read), default=0)
+        short = len(self._values(step)) <= _SHORT and len(self._values(following)) <= _SHORT
+        if following.op == "method" and following.args[0] == Ref(step.result):
+            short = True
+        nests = inner < _NESTED and short
+        self._nested[step.result] = inner + 1 if nests else 0
+        return nests
 
     def _moves(self, step: Operation, position: int, use: int) -> bool:
         """Whether ``step`` gives the same value where it is used: nothing changes in between.
