@@ -303,14 +303,16 @@ def _shared_options(
 
     if "mix" in generators:
         for k in TEMPLATES:
-            # Neighbouring windows overlap by half at most.
-            offer("mix", k, -(-(k + 1) * n // 2), None, k * n, k)
+            # Neighbouring windows overlap by half at most, and more than n of them are redundant.
+            if k <= n:
+                offer("mix", k, -(-(k + 1) * n // 2), None, k * n, k)
     if "hash" in generators and random and n >= CHUNKS_PER_HASH * chunk:
         offer("hash", 0, 1, None, n - n % chunk, 0)
         # Hash reads as much, costs no coefficients and is worth more than all that follow.
         return options
-    if "interpolate" in generators and random and n > 1:
-        offer("interpolate", 2, 1, n - 1, n, 2)
+    if "interpolate" in generators and random and n > 2:
+        # Two different templates need a ring of two.
+        offer("interpolate", 2, 2, n - 1, n, 2)
     for generator, windows in (("repeat", 1), ("mask", MASK_WINDOWS)):
         if generator in generators:
             for copies in COPIES:

@@ -22,9 +22,9 @@ from planner.formulation import (
     formulate,
 )
 from planner.ir import GENERATORS, CandidateGroup, Evidence
-from planner.placement import _hash, hash_reads
+from planner.placement import _hash, hash_reads, place
 from planner.validation import check, parameter_count
-from planner.valuation import BANKS, SPENDING, scale_of
+from planner.valuation import BANKS, SPENDING, Decision, scale_of
 
 
 def allocated(sites, budget, **options):
@@ -306,6 +306,24 @@ def test_each_generator_can_be_asked_for(generator):
     assert generator in by_generator(allocation)
     assert allocation.generators == menu
     verify(sites, allocation)
+
+
+@pytest.mark.parametrize("generator", ["mix", "interpolate"])
+@pytest.mark.parametrize("shape", [(1,), (2,), (3,), (2, 2), (16, 2), (1, 9), (40, 25)])
+def test_templates_differ_and_read_the_whole_ring(shape, generator):
+    site = site_lists.weight("w", shape, 0.1)
+    evidence = shape_evidence([site])
+    problem = formulate([site], evidence, (generator,))
+    for number, option in enumerate(problem.classes[0].options):
+        most = option.reads if option.room is None else option.room
+        for size in {option.need, option.need + 1, (option.need + most) // 2, most}:
+            # As the solver might decide: the only group's bank has this size.
+            decision = Decision(((number, 1),), (size,))
+            (bank,), (placement,) = place([site], evidence, problem, decision, seed=0)
+            starts = [int(where[0]) for where in reading.indices(site, placement, bank)]
+            assert len(set(starts)) == option.parameter
+            read = {int(i) for where in reading.indices(site, placement, bank) for i in where}
+            assert read == set(range(size))
 
 
 def test_tensors_that_start_at_zero_start_at_zero():
