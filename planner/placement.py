@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from planner.evidence import sigma
-from planner.formulation import MASK_WINDOWS, Option, Problem
+from planner.formulation import Option, Problem
 from planner.ir import Bank, Evidence, Placement, Site, significant
 from planner.valuation import Decision
 
@@ -231,7 +231,7 @@ def _windowed(site: Site, option: Option, start: int, size: int, std: float) -> 
             stride=size - high * wide,
             scale=significant(deviation / std / gain),
         )
-    return replace(placement, windows=MASK_WINDOWS if option.generator == "mask" else 1)
+    return placement
 
 
 def _resized(rows: int, columns: int, size: int) -> tuple[int, int]:

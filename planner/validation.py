@@ -106,9 +106,8 @@ def _check_placement(site: Site, p: Placement, bank: Bank) -> None:
         fits = fits and p.rows * p.columns <= m and p.templates >= 1 and _differ(p, m)
         fits, count = fits and not constant, p.templates
     elif p.generator in {"repeat", "mask"}:
-        tile = min(m, n)
-        fits = n > m and (p.windows == 1 or p.generator == "mask") and 1 <= p.windows <= tile
-        count = -(-n // tile) * p.windows
+        window = -(-n // max(1, p.count))
+        fits, count = m < n and window <= m, -(-n // window)
     elif p.generator == "hash":
         extent = -(-m // bank.chunk)
         period = max(1, min(n // bank.chunk, extent))

@@ -21,7 +21,7 @@ from planner.formulation import (
     VISIBLE,
     formulate,
 )
-from planner.ir import GENERATORS, CandidateGroup, Evidence
+from planner.ir import GENERATORS, Allocation, CandidateGroup, Evidence, Solution
 from planner.placement import _hash, hash_reads, place
 from planner.validation import check, parameter_count
 from planner.valuation import BANKS, SPENDING, Decision, scale_of
@@ -56,6 +56,7 @@ def site_list(draw, largest=24):
 
 
 budgets = st.sampled_from((0.03, 0.1, 0.3, 0.5, 0.8, 0.95, 1.0, 1.3, 2.0, 4.0))
+SOLVED = Solution("by hand", "FEASIBLE", 0, 0)
 QUICK = {"deterministic_limit": 0.3}
 
 
@@ -324,6 +325,23 @@ def test_templates_differ_and_read_the_whole_ring(shape, generator):
             assert len(set(starts)) == option.parameter
             read = {int(i) for where in reading.indices(site, placement, bank) for i in where}
             assert read == set(range(size))
+
+
+@pytest.mark.parametrize("generator", ["repeat", "mask"])
+@pytest.mark.parametrize("size", [3, 17, 100, 96_000, 96_001])
+def test_every_coefficient_of_a_tile_is_read(size, generator):
+    site = site_lists.weight("w", (size,), 0.0)
+    evidence = shape_evidence([site])
+    problem = formulate([site], evidence, (generator,))
+    for number, option in enumerate(problem.classes[0].options):
+        for bank_size in {option.need, option.room}:
+            decision = Decision(((number, 1),), (bank_size,))
+            (bank,), (placement,) = place([site], evidence, problem, decision, seed=0)
+            assert bank.coefficients == option.cost
+            budget = bank.size + bank.coefficients
+            check([site], Allocation(budget, (bank,), (placement,), SOLVED))
+            one = reading.tensor(site, placement, bank, np.ones(bank.size), np.arange(option.cost))
+            assert {*one} == {*range(option.cost)}
 
 
 def test_tensors_that_start_at_zero_start_at_zero():

@@ -99,7 +99,7 @@ CORRUPTIONS = {
     "interpolate though the bank is larger": lambda a: changed(
         a, "a", generator="interpolate", rows=2, columns=2
     ),
-    "repeat though the bank is larger": lambda a: changed(a, "a", generator="repeat", windows=1),
+    "repeat though the bank is larger": lambda a: changed(a, "a", generator="repeat"),
     "lowrank": lambda a: changed(a, "a", generator="lowrank", rank=1, count=0),
     "tie": lambda a: changed(a, "a", generator="tie", count=0),
     "the same hash": lambda a: changed(a, "other", start=1, stride=5, seed=9),
@@ -159,8 +159,8 @@ def upsampled(generator, **fields):
 def test_upsampling_needs_its_windows():
     resized = {"templates": 2, "count": 2, "rows": 2, "columns": 3}
     upsampled("interpolate", stride=4, **resized)
-    upsampled("repeat", windows=1, count=4)
-    upsampled("mask", windows=3, count=12)
+    upsampled("repeat", count=4)
+    upsampled("mask", count=12)
     for generator, fields in (
         ("interpolate", {"stride": 3, **resized}),  # parameter 9 is not read
         ("interpolate", {"stride": 4, **resized, "rows": 7}),
@@ -168,10 +168,10 @@ def test_upsampling_needs_its_windows():
         ("interpolate", {"stride": -4, **resized}),
         ("interpolate", {"stride": 0, **resized, "columns": 5}),  # one template, twice
         ("interpolate", {"stride": 10, **resized, "columns": 5}),
-        ("repeat", {"windows": 2, "count": 8}),
-        ("repeat", {"windows": 1, "count": 3}),
-        ("mask", {"windows": 11, "count": 44}),
-        ("mask", {"windows": 0, "count": 0}),
+        ("repeat", {"count": 3}),  # windows longer than the ring
+        ("repeat", {"count": 10}),  # nine windows of 4 are enough
+        ("mask", {"count": 37}),
+        ("mask", {"count": 0}),
     ):
         with pytest.raises(AllocationError):
             upsampled(generator, **fields)
