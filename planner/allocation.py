@@ -64,7 +64,7 @@ from ortools.sat.python import cp_model
 from planner.construction import construct
 from planner.errors import InfeasibleBudgetError, SolveLimitError
 from planner.formulation import Problem, formulate
-from planner.ir import GENERATORS, Allocation, Evidence, Generator, Site, Solution
+from planner.ir import MENU, Allocation, Evidence, Generator, Site, Solution
 from planner.placement import place
 from planner.solver_model import (
     Variables,
@@ -82,8 +82,6 @@ from planner.valuation import Decision, Scale, scale_of, spending, worth
 
 PROOF = 0.25
 """Share of the solver's limit that goes to a proof of optimality where the gap is small."""
-
-MENU: tuple[Generator, ...] = tuple(name for name in GENERATORS if name != "tie")
 
 
 def allocate(

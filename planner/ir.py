@@ -8,7 +8,7 @@ has. Nothing here knows torch, a solver or a file.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 # --------------------------------------------------------------------------- values in a program
@@ -319,6 +319,8 @@ GENERATORS: tuple[Generator, ...] = (
     "lowrank",
     "tie",
 )
+MENU: tuple[Generator, ...] = tuple(name for name in GENERATORS if name != "tie")
+"""What is tried without being asked for: equal tensors are for comparison alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,7 +431,7 @@ class Allocation:
     banks: tuple[Bank, ...]
     placements: tuple[Placement, ...]
     solution: Solution
-    generators: tuple[Generator, ...] = field(default=GENERATORS[:-1])
+    generators: tuple[Generator, ...] = MENU
 
 
 def significant(value: float, digits: int = 6) -> float:

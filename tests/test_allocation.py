@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import reading
 import site_lists
-from planner.allocation import MENU, allocate
+from planner.allocation import allocate
 from planner.errors import AllocationError, InfeasibleBudgetError
 from planner.evidence import shape_evidence, sigma
 from planner.formulation import (
@@ -21,7 +21,7 @@ from planner.formulation import (
     VISIBLE,
     formulate,
 )
-from planner.ir import GENERATORS, Allocation, CandidateGroup, Evidence, Solution
+from planner.ir import GENERATORS, MENU, Allocation, CandidateGroup, Evidence, Solution
 from planner.placement import _hash, hash_reads, place
 from planner.validation import check, parameter_count
 from planner.valuation import BANKS, SPENDING, Decision, scale_of

@@ -49,7 +49,6 @@ class Owner:
     name: str
     base: str
     parameters: tuple[str, ...]
-    layer: bool
     recurrent: bool
 
 
@@ -148,7 +147,7 @@ def runtime_view(
     """
     by_path = {place.path: place for place in places(program)}
     found: dict[str, dict[str, None]] = {}
-    types: dict[str, tuple[bool, bool]] = {}
+    recurrent: dict[str, bool] = {}
     root_parameters: dict[str, None] = {}
     links = False
     for site in sites:
@@ -162,11 +161,11 @@ def runtime_view(
                 continue
             base, layer = _base(path, site, by_path)
             found.setdefault(base, {})[attribute] = None
-            types[base] = (layer, layer and base.removeprefix("nn.") in _RECURRENT)
+            recurrent[base] = layer and base.removeprefix("nn.") in _RECURRENT
     root_type = by_path[""].type
     root_definition = next(item for item in program.definitions if item.name == root_type)
     owners = tuple(
-        Owner(f"Generated{base.rpartition('.')[2]}", base, tuple(names), *types[base])
+        Owner(f"Generated{base.rpartition('.')[2]}", base, tuple(names), recurrent[base])
         for base, names in found.items()
         if base != root_type
     )
