@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from planner.formulation import (
@@ -30,6 +31,8 @@ _EFFORT = 300_000
 
 _Choice = tuple[int | None, int]
 _Choices = tuple[_Choice, ...]
+_Sharing = tuple[int, int, int, int]
+"""Of a class that reads a bank: weight, size, sites, and how many of them do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +230,7 @@ def _fill(problem: Problem, choices: _Choices, budget: int) -> Decision | None:
     count = len(problem.groups)
     least, most = [0] * count, [0] * count
     rooms: dict[int, int] = {}
-    members: dict[int, list[tuple[SiteClass, int]]] = {}
+    members: dict[int, list[_Sharing]] = {}
     for item, (choice, shared) in zip(problem.classes, choices, strict=True):
         option = None if choice is None else item.options[choice]
         if option is None or option.group is None:
@@ -235,7 +238,7 @@ def _fill(problem: Problem, choices: _Choices, budget: int) -> Decision | None:
         group = option.group
         least[group] = max(least[group], option.need)
         most[group] += option.reads * shared
-        members.setdefault(group, []).append((item, shared))
+        members.setdefault(group, []).append((item.weight, item.size, len(item.sites), shared))
         if option.room is not None:
             rooms[group] = min(option.room, rooms.get(group, option.room))
     for group in members:
@@ -249,7 +252,7 @@ def _fill(problem: Problem, choices: _Choices, budget: int) -> Decision | None:
     growth = [
         (-slope, group, length)
         for group, sharing in members.items()
-        for slope, length in _growth(problem, sharing, least[group], most[group])
+        for slope, length in _growth(problem.resolution, tuple(sharing), least[group], most[group])
     ]
     # Worth is concave in each size, so the steepest pieces of all banks come first, each in order.
     for _, group, length in sorted(growth):
@@ -259,17 +262,18 @@ def _fill(problem: Problem, choices: _Choices, budget: int) -> Decision | None:
     return Decision(choices, tuple(sizes))
 
 
+@lru_cache(maxsize=1 << 14)  # a change leaves most banks as they were
 def _growth(
-    problem: Problem, sharing: list[tuple[SiteClass, int]], least: int, most: int
-) -> list[tuple[int, int]]:
+    resolution: int, sharing: tuple[_Sharing, ...], least: int, most: int
+) -> tuple[tuple[int, int], ...]:
     """Worth of a parameter more in a bank, and for how many parameters, from ``least`` to ``most``.
 
     Each pair of neighbouring pieces of a table meets in a kink, where the slope falls.
     """
-    weight = sum(item.weight * count for item, count in sharing)
-    falls = _falls(SHARE, weight, problem.resolution, 1)
-    for item, _ in sharing:
-        falls += _falls(VISIBLE, item.weight, item.weight // item.size, len(item.sites))
+    total = sum(weight * count for weight, _, _, count in sharing)
+    falls = _falls(SHARE, total, resolution, 1)
+    for weight, size, sites, _ in sharing:
+        falls += _falls(VISIBLE, weight, weight // size, sites)
     slope = sum(fall for _, fall in falls)
     pieces, reached = [], least
     for kink, fall in sorted(falls):
@@ -277,7 +281,7 @@ def _growth(
             pieces.append((slope, min(kink, most) - reached))
             reached = min(kink, most)
         slope -= fall
-    return [*pieces, (slope, most - reached)]
+    return (*pieces, (slope, most - reached))
 
 
 def _falls(
