@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import reading
 import site_lists
 from planner.allocation import allocate
+from planner.construction import _fill
 from planner.errors import AllocationError, InfeasibleBudgetError
 from planner.evidence import shape_evidence, sigma
 from planner.formulation import (
@@ -24,7 +25,7 @@ from planner.formulation import (
 from planner.ir import GENERATORS, MENU, Allocation, CandidateGroup, Evidence, Solution
 from planner.placement import _hash, hash_reads, place
 from planner.validation import check, parameter_count
-from planner.valuation import BANKS, SPENDING, Decision, scale_of
+from planner.valuation import BANKS, SPENDING, Decision, scale_of, worth
 
 
 def allocated(sites, budget, **options):
@@ -264,11 +265,41 @@ def test_realistic_models_use_their_budget(model, percent):
     allocation = allocated(sites, budget)
     count = parameter_count(sites, allocation)
     assert 0.999 * budget <= count <= budget
-    assert allocation.solution.gap <= 0.01
+    solution = allocation.solution
+    assert solution.gap <= 0.01
+    if percent <= 100:
+        # Within the cost of a bank. Above the dense count the limit may end the search before.
+        cost = scale_of(formulate(sites, shape_evidence(sites), MENU)).bank
+        assert solution.bound - solution.objective <= cost
     assert len(allocation.banks) <= 12
     if percent == 100:
         assert count == dense
         assert by_generator(allocation) == {"own"}
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.9, 1.5])
+def test_the_rules_size_banks_as_well_as_any_sizes(share):
+    sites = [
+        site_lists.weight(f"{shape}.{copy}", shape, 0.1, role="w")
+        for shape, copies in {(8, 4): 1, (6, 6): 2, (9, 5): 1}.items()
+        for copy in range(copies)
+    ]
+    names = [site.name for site in sites]
+    groups = [("one", names[:1]), ("rest", names[1:])]
+    evidence = Evidence(
+        "manual",
+        tuple(CandidateGroup(name, tuple(some), (0.0,) * len(some)) for name, some in groups),
+    )
+    problem = formulate(sites, evidence, ("hash",))
+    scale, budget = scale_of(problem), int(share * site_lists.dense_count(sites))
+    choices = tuple((0, len(item.sites)) for item in problem.classes)
+    found = _fill(problem, choices, budget)
+    one, rest = (sum(site.size for site in some) for some in (sites[:1], sites[1:]))
+    best = max(
+        worth(problem, Decision(choices, (first, min(rest, budget - first))), scale)
+        for first in range(16, min(one, budget - 16) + 1)
+    )
+    assert worth(problem, found, scale) >= best - scale.tolerance
 
 
 def test_a_tenth_of_a_wide_resnet_is_few_large_banks_and_small_layers_of_their_own():
