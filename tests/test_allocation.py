@@ -277,11 +277,11 @@ def test_realistic_models_use_their_budget(model, percent):
         assert by_generator(allocation) == {"own"}
 
 
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.9, 1.5])
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.2])
 def test_the_rules_size_banks_as_well_as_any_sizes(share):
     sites = [
         site_lists.weight(f"{shape}.{copy}", shape, 0.1, role="w")
-        for shape, copies in {(8, 4): 1, (6, 6): 2, (9, 5): 1}.items()
+        for shape, copies in {(24, 24): 1, (8, 8): 8}.items()
         for copy in range(copies)
     ]
     names = [site.name for site in sites]
@@ -299,7 +299,8 @@ def test_the_rules_size_banks_as_well_as_any_sizes(share):
         worth(problem, Decision(choices, (first, min(rest, budget - first))), scale)
         for first in range(16, min(one, budget - 16) + 1)
     )
-    assert worth(problem, found, scale) >= best - scale.tolerance
+    # A kink between two sizes is rounded to one of them.
+    assert worth(problem, found, scale) >= 0.9999 * best
 
 
 def test_a_tenth_of_a_wide_resnet_is_few_large_banks_and_small_layers_of_their_own():
