@@ -19,6 +19,7 @@ import planner
 from planner.errors import PlannerError
 
 if TYPE_CHECKING:
+    from planner.examples import Example
     from planner.ir import Generator
     from planner.plans import Plan
 
@@ -78,7 +79,20 @@ def plan_model(
     ],
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", metavar="SHAPE", help="An example input: 1x3x224x224, int64:2x64."),
+        typer.Option(
+            "--input",
+            metavar="[NAME=]SHAPE",
+            help="An example input: 1x3x224x224, int64:2x64, mask=bool:2x64 or mask=None.",
+        ),
+    ] = None,
+    inputs_from: Annotated[
+        str | None,
+        typer.Option(
+            "--inputs",
+            metavar="PLACE",
+            help="A Python callable that returns example inputs: path/to/file.py:callable or "
+            "package.module:callable.",
+        ),
     ] = None,
     arguments: Annotated[
         list[str] | None,
@@ -92,6 +106,12 @@ def plan_model(
         float | None,
         typer.Option(help="The solver's limit, in its own seconds: the same on every machine."),
     ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify/--no-verify", help="Compare the captured program with the model, in numbers."
+        ),
+    ] = True,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the plan here.")
     ] = None,
@@ -102,23 +122,24 @@ def plan_model(
     every_site: EverySite = False,
 ) -> None:
     """Plan MODEL under a budget and report the plan."""
-    from planner.loading import parse_arguments, parse_input
+    from planner.loading import parse_arguments
 
     menu = [name.strip() for name in generators.split(",")] if generators is not None else None
     if output and module and output.resolve() == module.resolve():
         raise PlannerError(f"{output} cannot hold both the plan and the module: name two files")
-    example_inputs = [parse_input(text) for text in inputs] if inputs else None
+    example = _example(inputs or [], inputs_from)
     keywords = parse_arguments(arguments or [])
     # A model may print while it is built; standard output is for the report alone.
     with redirect_stdout(sys.stderr):
         made = planner.plan(
             model,
             budget,
-            example_inputs,
+            example,
             arguments=keywords,
             generators=cast("list[Generator] | None", menu),
             seed=seed,
             deterministic_limit=time_limit,
+            verify=verify,
         )
     files: dict[Path, str] = {}
     if output:
@@ -173,6 +194,19 @@ def schema() -> None:
     from planner.plans import plan_schema
 
     print(json.dumps(plan_schema(), indent=2))
+
+
+def _example(inputs: list[str], inputs_from: str | None) -> Example | None:
+    """The inputs that options give, if any."""
+    from planner.examples import parse_inputs
+    from planner.loading import load_inputs
+
+    if inputs and inputs_from is not None:
+        raise PlannerError("--input and --inputs both give the inputs: use one of them")
+    if inputs_from is not None:
+        with redirect_stdout(sys.stderr):
+            return load_inputs(inputs_from)
+    return parse_inputs(inputs) if inputs else None
 
 
 def _write(files: dict[Path, str]) -> None:

@@ -8,6 +8,7 @@ has. Nothing here knows torch, a solver or a file.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -33,6 +34,14 @@ class Training:
     """The module's mode: ``self.training``, or its negation."""
 
     training: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A literal that depends on the module's mode: ``train if self.training else eval``."""
+
+    train: Value
+    eval: Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +85,7 @@ Value: TypeAlias = (
     | Ref
     | Slot
     | Training
+    | Switch
     | Items
     | Mapping
     | Slice
@@ -97,6 +107,8 @@ def references(value: object) -> list[str]:
         return references(tuple(item for _, item in value.dict))
     if isinstance(value, Slice):
         return references(value.slice)
+    if isinstance(value, Switch):
+        return references((value.train, value.eval))
     return []
 
 
@@ -201,13 +213,16 @@ class Buffer:
     data: str | None = None
 
 
+Rung: TypeAlias = Literal["symbolic", "recorded"]
+
+
 @dataclass(frozen=True, slots=True)
 class Definition:
     """A class of the emitted file: one per distinct structure.
 
     ``base`` is ``Module`` or ``Sequential`` (then children are its items and the inherited forward
     is meant: ``train`` is None). ``arguments`` are the names of constructor arguments. ``eval`` is
-    None where the mode changes nothing but flags.
+    None where the mode changes nothing but flags. ``rung`` is how the forward was captured.
     """
 
     name: str
@@ -220,6 +235,7 @@ class Definition:
     train: Graph | None = None
     eval: Graph | None = None
     doc: str = ""
+    rung: Rung = "symbolic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,13 +247,32 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Verification:
+    """Where the captured program was run beside the model, and did the same.
+
+    Attributes:
+        train: batch sizes in training.
+        eval: batch sizes in evaluation.
+        reason: why there are not two of each; empty if there are.
+    """
+
+    train: tuple[int, ...] = ()
+    eval: tuple[int, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
-    """A captured model: definitions before their users, the root instance last."""
+    """A captured model: definitions before their users, the root instance last.
+
+    ``verification`` is None where nothing is known about it.
+    """
 
     definitions: tuple[Definition, ...]
     root: Node
     example_inputs: tuple[TensorSpec, ...]
     example_outputs: tuple[TensorSpec, ...]
+    verification: Verification | None = None
 
 
 # --------------------------------------------------------------------------- sites
@@ -432,6 +467,14 @@ class Allocation:
     placements: tuple[Placement, ...]
     solution: Solution
     generators: tuple[Generator, ...] = MENU
+
+
+def is_attribute(name: str) -> bool:
+    """Whether a program may call a module or tensor so: ``conv1``, ``0``, ``conv-1``, ``class``.
+
+    What Python cannot write as an attribute is written as ``getattr(self, "conv-1")``.
+    """
+    return re.fullmatch(r"[\w-]+", name) is not None
 
 
 def significant(value: float, digits: int = 6) -> float:

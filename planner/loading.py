@@ -1,10 +1,9 @@
-"""Models from specifications: the only stage that runs what a user names."""
+"""Models and inputs from specifications: the only stage that runs what a user names."""
 
 from __future__ import annotations
 
 import json
 import random
-import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +17,11 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from planner.errors import ModelSourceError, PlannerError
+from planner.examples import Example, make_example
 from planner.initializers import initials, recording, unknown
-from planner.ir import Initial, TensorSpec
-from planner.sources import Source, find_source, importable
+from planner.ir import Initial
+from planner.libraries import Source
+from planner.sources import find_object, find_source, importable
 
 # Up to this many parameters a model is built a second time, with values, to measure what no
 # operation told; beyond it, memory matters more.
@@ -28,22 +29,20 @@ _MEASURABLE = 50_000_000
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
-_DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
-
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A built model and what its initialiser does to each parameter, once per tensor.
 
     ``weights`` says whether the parameters hold values; else they are on the meta device.
-    ``example_inputs`` are those that the specification offers, if any.
+    ``example`` has the inputs that the specification or its library offers, if any.
     """
 
     model: nn.Module
     initials: dict[str, Initial]
     spec: str
     weights: bool
-    example_inputs: tuple[torch.Tensor, ...] | None = None
+    example: Example | None = None
 
 
 def load_model(
@@ -61,29 +60,28 @@ def load_model(
     Raises:
         ModelSourceError: nothing there, or what is there builds no module that can be planned.
     """
-    with _undisturbed(seed), _blaming(spec):
+    with _undisturbed(seed), _blaming(f"{spec} cannot be built"):
         source = find_source(spec, dict(arguments or {}))
         with importable(source.folder):
             model, found = _build(spec, source, seed)
-            inputs = source.example or _offered(model, source.offers)
+            example = source.example(model) if source.example else _offered(model, source.offers)
     weights = not any(parameter.is_meta for parameter in model.parameters())
-    return LoadedModel(model, found, spec, weights, inputs)
+    return LoadedModel(model, found, spec, weights, example)
 
 
-def example_inputs(spec: str, model: nn.Module) -> tuple[torch.Tensor, ...] | None:
-    """Inputs that a model offers: None where it says nothing.
+def load_inputs(spec: str, *, seed: int = 0) -> Example:
+    """The inputs that a Python object holds, or returns if it can be called.
 
-    ``torchvision:`` models take a batch of two 224 × 224 images. Elsewhere ``example_inputs`` of
-    the model, or of the Python module that defines its class, is used, or what it returns: a
-    tensor, a :class:`~planner.ir.TensorSpec`, a text such as ``2x3x32x32``, or several of these.
+    ``spec`` is ``package.module:name`` or ``path/to/file.py:name``; see
+    :func:`~planner.examples.make_example` for what may be there.
 
     Raises:
-        ModelSourceError: ``example_inputs`` is something else.
+        PlannerError: nothing there, or no inputs.
     """
-    with _blaming(spec):
-        if spec.startswith("torchvision:"):
-            return find_source(spec, {}).example
-        return _offered(model, sys.modules.get(type(model).__module__))
+    with _undisturbed(seed), _blaming(f"inputs {spec} cannot be made"):
+        found = find_object(spec)
+        with importable(found.folder):
+            return make_example(found.value)
 
 
 def parse_arguments(texts: Sequence[str]) -> dict[str, object]:
@@ -103,25 +101,6 @@ def parse_arguments(texts: Sequence[str]) -> dict[str, object]:
             raise ModelSourceError(f"argument {key!r} is given twice")
         found[key] = _literal(value)
     return found
-
-
-def parse_input(text: str) -> TensorSpec:
-    """``"1x3x224x224"`` or ``"int64:2x128"`` (also ``"2x128:int64"``) as shape and dtype.
-
-    Raises:
-        PlannerError: not of this form, or an unknown dtype.
-    """
-    shape, dtype = text.strip(), "float32"
-    if ":" in shape:
-        left, _, right = shape.partition(":")
-        shape, dtype = (left, right) if left[:1].isdigit() else (right, left)
-    if not re.fullmatch(r"[0-9]{1,9}(x[0-9]{1,9})*", shape):
-        raise PlannerError(f"{text!r} is not an input's shape: write 1x3x224x224 or int64:2x128")
-    if dtype not in _DTYPES:
-        raise PlannerError(f"{dtype!r} in {text!r} is not a dtype: write float32, int64 or bool")
-    # An alias ("long") becomes the dtype's own name.
-    name = str(_DTYPES[dtype]).removeprefix("torch.")
-    return TensorSpec(tuple(int(size) for size in shape.split("x")), name)
 
 
 def _literal(text: str) -> object:
@@ -198,28 +177,14 @@ def _checked(spec: str, model: object) -> nn.Module:
     return model
 
 
-def _offered(model: nn.Module, module: object) -> tuple[torch.Tensor, ...] | None:
+def _offered(model: nn.Module, module: object) -> Example | None:
+    """What ``example_inputs`` of the model, or of the module that defines it, holds or returns."""
     offered: Any = getattr(model, "example_inputs", None)
     if offered is None:
         offered = getattr(module, "example_inputs", None)
     if callable(offered):
         offered = offered()
-    if offered is None:
-        return None
-    items = offered if isinstance(offered, (tuple, list)) else (offered,)
-    return tuple(_tensor(item) for item in items)
-
-
-def _tensor(item: object) -> torch.Tensor:
-    if isinstance(item, torch.Tensor):
-        return item
-    if isinstance(item, str):
-        item = parse_input(item)
-    if not isinstance(item, TensorSpec):
-        raise ModelSourceError(
-            f"example_inputs holds a {type(item).__name__}: give tensors, or texts like 2x3x32x32"
-        )
-    return torch.zeros(item.shape, dtype=_DTYPES[item.dtype])
+    return None if offered is None else make_example(offered)
 
 
 @contextmanager
@@ -251,15 +216,15 @@ def _seed(seed: int) -> None:
 
 
 @contextmanager
-def _blaming(spec: str) -> Iterator[None]:
-    """What a stranger's code raises, as one message that says where."""
+def _blaming(failure: str) -> Iterator[None]:
+    """What a stranger's code raises, as one message that says what failed, why and where."""
     try:
         yield
-    except ModelSourceError:
+    except PlannerError:
         raise
     except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
-        message = f"{spec} cannot be built: {type(error).__name__}: {text}".rstrip(": ")
+        message = f"{failure}: {type(error).__name__}: {text}".rstrip(": ")
         place = _place(error)
         raise ModelSourceError(f"{message} ({place})" if place else message) from error
 

@@ -17,6 +17,8 @@ FACTORIES = (
     "arange empty empty_like eye finfo full full_like iinfo linspace logspace ones ones_like rand "
     "rand_like randint randn randn_like randperm tensor zeros zeros_like"
 ).split()
+# Functions that torch does not list as overridable, though they are public.
+NEWER = ("grouped_mm",)
 OPERATORS = (
     "add and_ contains eq floordiv ge getitem gt iadd iand ifloordiv ilshift imatmul imod imul "
     "ior ipow irshift isub itruediv invert is_ is_not ixor le lshift lt matmul mod mul ne neg "
@@ -30,9 +32,9 @@ ATTRIBUTES = (
 
 # What an emitted file calls its own, beside its imports and what Python has built in.
 _OWN = (
-    "ALIASES BANKS Bank GENERATED Generator Hash Interpolate Link LowRank Mix Mixed PLAN Recurrent "
-    "SITES Source Target Tie Tile attach build fit generated initialise install linked locate "
-    "matrix reset_kept ring solve tensor unpack"
+    "ALIASES BANKS Bank FROZEN GENERATED Generator Hash Interpolate Link LowRank Mix Mixed PLAN "
+    "Recurrent SITES Source Target Tie Tile attach build elements fit generated initialise install "
+    "linked locate matrix reset_kept ring solve tensor unpack"
 ).split()
 _IMPORTED = (
     "annotations Any F Iterator Mapping OrderedDict Tensor base64 dataclass math nn operator torch "
@@ -43,7 +45,7 @@ _TORCH_NAMESPACES = ("torch", "torch.nn.functional", "torch.linalg", "torch.fft"
 _METHODS = (
     "bool byte char clone contiguous cpu detach dim double expand float half int item long "
     "new_empty new_full new_ones new_tensor new_zeros numel permute requires_grad_ reshape short "
-    "size to tolist type_as unbind view"
+    "size to tolist type_as unbind unflatten view"
 ).split()
 # Methods that reach beyond the values of a forward.
 _FORBIDDEN = (
@@ -73,6 +75,8 @@ def _names() -> dict[str, object]:
             value = getattr(namespace, name)
             if not name.startswith("_") and (name in plain or id(value) in known):
                 names[f"{public}.{name}"] = value
+    functional = torch.nn.functional
+    names.update({f"torch.nn.functional.{name}": getattr(functional, name) for name in NEWER})
     names.update({f"torch.{name}": getattr(torch, name) for name in FACTORIES})
     names.update({f"operator.{name}": getattr(operator, name) for name in OPERATORS})
     names.update({f"builtins.{name}": getattr(builtins, name) for name in BUILTINS})
@@ -130,6 +134,18 @@ def public_name(function: Callable[..., object]) -> str | None:
 def is_function(name: str) -> bool:
     """Whether ``name`` is an allowed function."""
     return name in _names()
+
+
+def function(name: str) -> Callable[..., object]:
+    """The allowed function of that name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    found = _names()[name]
+    if not callable(found):
+        raise KeyError(name)
+    return found
 
 
 def is_method(name: str) -> bool:

@@ -9,20 +9,21 @@ from planner.allocation import allocate
 from planner.budgets import parse_budget
 from planner.errors import PlannerError, TraceError
 from planner.evidence import shape_evidence
-from planner.ir import GENERATORS, MENU, Generator, Initial, TensorSpec
+from planner.ir import GENERATORS, MENU, Generator, Initial
 from planner.plans import Plan
 from planner.sites import dense_parameters, find_sites
 from planner.validation import check
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
+
+    from planner.examples import Inputs
 
 
 def plan(
     model: nn.Module | str,
     budget: str | int | float,
-    example_inputs: Sequence[torch.Tensor | TensorSpec] | None = None,
+    example_inputs: Inputs | None = None,
     *,
     evidence: str = "shape",
     constraints: None = None,
@@ -30,6 +31,7 @@ def plan(
     generators: Sequence[Generator] | None = None,
     arguments: Mapping[str, object] | None = None,
     deterministic_limit: float | None = None,
+    verify: bool = True,
 ) -> Plan:
     """Plan how the weights of ``model`` are generated from at most ``budget`` parameters.
 
@@ -39,19 +41,25 @@ def plan(
             device.
         budget: ``"10%"``, ``"0.1x"``, ``"18M"``, ``2500000``, ``"64MB"``; all trainable parameters
             of the emitted module count against it, each once.
-        example_inputs: tensors, or their shapes and dtypes, in the order of ``forward``'s
-            arguments. May be left out where the specification has inputs of its own.
+        example_inputs: what ``forward`` is called with: a tensor, a sequence of positional inputs,
+            a mapping of keyword inputs, an :class:`~planner.examples.Example` of both, or a
+            callable that returns one of these. Inputs may be nested in tuples, lists and dicts;
+            a ``TensorSpec`` or a text such as ``int64:2x128`` may stand for a tensor. May be left
+            out where the specification, or the library that it names, has inputs of its own.
         evidence: what groups are made from; ``"shape"`` needs no data.
         constraints: reserved; must be None.
         seed: seeds the model's construction and the hash generators.
         generators: the menu of generators; by default all but ``"tie"``.
         arguments: keyword arguments of a specification's callable.
         deterministic_limit: the solver's limit in its own deterministic units (about seconds).
+        verify: run the captured program beside the model, with random weights, in both modes and
+            at two batch sizes, before it is planned; what differs is a TraceError.
 
     Raises:
         ModelSourceError, TraceError, UnsupportedSiteError, BudgetError, InfeasibleBudgetError,
         SolveLimitError: see each; all are PlannerError.
     """
+    from planner.examples import make_example
     from planner.initializers import initials
     from planner.loading import LoadedModel, load_model
     from planner.tracing import trace
@@ -66,20 +74,20 @@ def plan(
             raise PlannerError(f"generator {name!r} is not one of {', '.join(GENERATORS)}")
     spec = ""
     starts: Mapping[str, Initial]
+    example = None if example_inputs is None else make_example(example_inputs)
     if isinstance(model, str):
         loaded: LoadedModel = load_model(model, arguments or {}, seed=seed)
         module, starts, spec = loaded.model, loaded.initials, loaded.spec
-        if example_inputs is None:
-            example_inputs = loaded.example_inputs
+        example = example or loaded.example
     else:
         module, starts = model, initials(model)
         spec = f"{type(model).__module__}.{type(model).__qualname__}"
-    if not example_inputs:
+    if example is None or not example.leaves():
         raise TraceError(
-            "the model's inputs are not known: give their shapes with --input 1x3x224x224 "
-            "(example_inputs=... in Python)"
+            "the model's inputs are not known: give their shapes with --input 1x3x224x224, or a "
+            "callable that returns them with --inputs (example_inputs=... in Python)"
         )
-    program = trace(module, [_tensor(item) for item in example_inputs])
+    program = trace(module, example.args, dict(example.kwargs), verify=verify)
     sites = find_sites(module, program, starts)
     dense = dense_parameters(sites)
     parameters = parse_budget(budget, dense, _bytes_per_parameter(module))
@@ -99,14 +107,6 @@ def plan(
         sites=sites,
         allocation=allocation,
     )
-
-
-def _tensor(item: torch.Tensor | TensorSpec) -> torch.Tensor:
-    import torch
-
-    if isinstance(item, TensorSpec):
-        return torch.empty(item.shape, dtype=getattr(torch, item.dtype), device="meta")
-    return item
 
 
 def _bytes_per_parameter(model: nn.Module) -> int:

@@ -50,6 +50,7 @@ _OBJECTS = {
     "ref": ir.Ref,
     "slot": ir.Slot,
     "training": ir.Training,
+    "train": ir.Switch,
     "list": ir.Items,
     "dict": ir.Mapping,
     "slice": ir.Slice,

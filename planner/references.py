@@ -30,7 +30,9 @@ from planner.ir import (
     Slice,
     Slot,
     Special,
+    Switch,
     Value,
+    is_attribute,
 )
 
 _SPECIALS = {
@@ -76,9 +78,7 @@ def _definition(definition: Definition, known: dict[str, Definition], where: str
     for name in (*definition.arguments, *inputs):
         _identifier(name, f"a name in {where}")
     for name in (*children, *own):
-        # Items of a container are numbered, attributes of a class are not.
-        check = _identifier if definition.base == "Module" else _component
-        check(name, f"an attribute of {where}")
+        _component(name, f"an attribute of {where}")
     for name, child in definition.children:
         _node(child, known, definition.arguments, f"{name} of {where}")
     for parameter in definition.parameters:
@@ -166,16 +166,18 @@ def _value(value: Value, values: Iterable[str], slots: Sequence[str], where: str
     elif isinstance(value, Special):
         if not _SPECIALS.get(value.special, _NAME).fullmatch(value.text):
             raise PlanFormatError(f"{where}: {value.text!r} is not a {value.special}")
-    elif isinstance(value, (tuple, Items, Slice, Mapping)):
+    elif isinstance(value, (tuple, Items, Slice, Mapping, Switch)):
         for item in _items(value):
             _value(item, values, slots, where)
 
 
-def _items(value: tuple[Value, ...] | Items | Slice | Mapping) -> Iterable[Value]:
+def _items(value: tuple[Value, ...] | Items | Slice | Mapping | Switch) -> Iterable[Value]:
     if isinstance(value, Items):
         return value.list
     if isinstance(value, Slice):
         return value.slice
+    if isinstance(value, Switch):
+        return (value.train, value.eval)
     if isinstance(value, Mapping):
         return [item for _, item in value.dict]
     return value
@@ -240,6 +242,6 @@ def _identifier(name: str, what: str) -> None:
 
 
 def _component(name: str, what: str) -> None:
-    """Of a path in a state dict: a name, or the number of an item."""
-    if not (name.isascii() and name.isdigit()):
-        _identifier(name, what)
+    """Of a path in a state dict: a name, the number of an item, or what ``add_module`` takes."""
+    if not is_attribute(name):
+        raise PlanFormatError(f"{what}: {name!r} is not a name of letters, digits, '_' and '-'")

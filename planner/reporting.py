@@ -16,6 +16,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from planner.ir import Verification
 from planner.summary import BankFigures, SiteFigures, Summary, summarise
 
 if TYPE_CHECKING:
@@ -93,10 +94,27 @@ class _Named:
 
 
 def _heading(summary: Summary) -> Group:
-    return Group(
-        _plain(f"model      {summary.model}"),
-        _plain(f"plan       {summary.digest[:16]}, seed {summary.seed}"),
-    )
+    lines = [
+        f"model      {summary.model}",
+        f"plan       {summary.digest[:16]}, seed {summary.seed}",
+    ]
+    if summary.verification is not None:
+        lines.append(f"verified   {_verified(summary.verification)}")
+    return Group(*map(_plain, lines))
+
+
+def _verified(known: Verification) -> str:
+    modes = [("train", known.train), ("eval", known.eval)]
+    if known.train == known.eval:
+        modes = [("train and eval", known.train)]
+    places = [
+        f"{mode} at batch{'es' if len(sizes) > 1 else ''} {' and '.join(map(str, sizes))}"
+        for mode, sizes in modes
+        if sizes
+    ]
+    if not places:
+        return f"no: {known.reason}"
+    return "; ".join(filter(None, [f"outputs equal in {', '.join(places)}", known.reason]))
 
 
 def _totals(summary: Summary) -> Group:

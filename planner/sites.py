@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 VECTOR_LIMIT = 65536
 """Largest vector (one axis) that keeps its own parameters without being asked."""
 
+_GENERATED = ("float32", "float64", "float16", "bfloat16")
+
 
 def find_sites(
     model: nn.Module, program: Program, initials: Mapping[str, Initial]
@@ -28,7 +30,7 @@ def find_sites(
         initials: how each tensor starts, by its first name.
 
     Raises:
-        UnsupportedSiteError: a trainable tensor stands where the program has no module.
+        UnsupportedSiteError: a parameter stands where the program has no module, or holds integers.
     """
     where = {place.path: place for place in places(program)}
     found = {layer.path: layer for layer in layers(program)}
@@ -46,6 +48,12 @@ def find_sites(
         if place is None:
             raise UnsupportedSiteError(
                 f"parameter {name!r} belongs to a module that the program does not contain",
+                site=name,
+            )
+        if not (parameter.is_floating_point() or parameter.is_complex()):
+            raise UnsupportedSiteError(
+                f"parameter {name!r} holds {str(parameter.dtype).removeprefix('torch.')} numbers, "
+                "which no initialiser draws: register it as a buffer",
                 site=name,
             )
         inner = path[len(place.path) :].lstrip(".")
@@ -79,7 +87,7 @@ def _with_reason(site: Site) -> Site:
     rows, columns = site.matrix
     if not site.trainable:
         reason = "frozen: not trainable"
-    elif not site.dtype.startswith(("float", "bfloat")):
+    elif site.dtype not in _GENERATED:
         reason = f"{site.dtype} tensors are not generated"
     elif site.uses == 0:
         reason = "not read by forward"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
 import inspect
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,29 +14,24 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import nn
 
 from planner.errors import ModelSourceError
+from planner.libraries import LIBRARIES, Source, suggest
 
 _FORMS = (
     "package.module:callable, path/to/file.py:callable, torchvision:NAME, timm:NAME "
     "or hf:CONFIG.json"
 )
-_IMAGES = (2, 3, 224, 224)
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Something that builds a model.
+class Found:
+    """An object of a Python module, and the folder where the module's imports are looked up."""
 
-    ``folder`` is where its own imports are looked up; ``offers`` may have ``example_inputs``.
-    """
-
-    build: Callable[[], object]
-    folder: str | None = None
-    offers: object = None
-    example: tuple[torch.Tensor, ...] | None = None
+    value: object
+    folder: str
+    module: ModuleType
 
 
 @contextmanager
@@ -61,11 +54,20 @@ def find_source(spec: str, arguments: dict[str, Any]) -> Source:
     Raises:
         ModelSourceError: there is no such thing; what an import raises is passed on.
     """
-    place, separator, name = spec.rpartition(":")
-    if not (separator and place and name):
-        raise ModelSourceError(f"{spec!r} is not a model's specification: write {_FORMS}")
-    if place in _LIBRARIES:
-        return _LIBRARIES[place](name, arguments)
+    place, name = _split(spec)
+    if place in LIBRARIES:
+        return LIBRARIES[place](name, arguments)
+    found = find_object(spec)
+    return Source(_bound(found.value, arguments, spec), found.folder, found.module)
+
+
+def find_object(spec: str) -> Found:
+    """What ``package.module:name`` or ``path/to/file.py:name`` names.
+
+    Raises:
+        ModelSourceError: there is no such thing; what an import raises is passed on.
+    """
+    place, name = _split(spec)
     path = Path(place)
     if place.endswith(".py") or path.is_file():
         folder = str(path.resolve().parent)
@@ -77,8 +79,14 @@ def find_source(spec: str, arguments: dict[str, Any]) -> Source:
             raise ModelSourceError(f"{place!r} is neither a module nor a .py file: write {_FORMS}")
         with importable(folder):
             module = _import_module(place)
-    target = _attribute(module, name, place)
-    return Source(_bound(target, arguments, spec), folder, module)
+    return Found(_attribute(module, name, place), folder, module)
+
+
+def _split(spec: str) -> tuple[str, str]:
+    place, separator, name = spec.rpartition(":")
+    if not (separator and place and name):
+        raise ModelSourceError(f"{spec!r} is not a specification: write {_FORMS}")
+    return place, name
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -118,7 +126,7 @@ def _attribute(module: ModuleType, path: str, place: str) -> object:
     for part in path.split("."):
         if not hasattr(found, part):
             names = [name for name in dir(found) if not name.startswith("_")]
-            raise ModelSourceError(f"{place} has no {path!r}{_suggest(part, names)}")
+            raise ModelSourceError(f"{place} has no {path!r}{suggest(part, names)}")
         found = getattr(found, part)
     return found
 
@@ -144,68 +152,3 @@ def _bound(target: object, arguments: dict[str, Any], spec: str) -> Callable[[],
             f"{spec} takes {signature}: {error}; give arguments as --arg key=value"
         ) from error
     return lambda: target(**arguments)
-
-
-def _library(name: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        raise ModelSourceError(
-            f"{name} is not installed: pip install npas-planner[{extra}]"
-        ) from error
-
-
-def _torchvision(name: str, arguments: dict[str, Any]) -> Source:
-    models = _library("torchvision", "torchvision").models
-    if name not in models.list_models():
-        raise ModelSourceError(
-            f"torchvision has no model {name!r}{_suggest(name, models.list_models())}"
-        )
-    # Neither weights nor a backbone's are downloaded.
-    parameters = inspect.signature(models.get_model_builder(name)).parameters
-    backbone = {"weights_backbone": None} if "weights_backbone" in parameters else {}
-    arguments = {"weights": None, **backbone, **arguments}
-    images = torch.zeros(_IMAGES)
-    return Source(lambda: models.get_model(name, **arguments), example=(images,))
-
-
-def _timm(name: str, arguments: dict[str, Any]) -> Source:
-    timm = _library("timm", "timm")
-    if not timm.is_model(name.partition(".")[0]):
-        raise ModelSourceError(f"timm has no model {name!r}{_suggest(name, timm.list_models())}")
-    return Source(lambda: timm.create_model(name, **{"pretrained": False, **arguments}))
-
-
-def _transformers(path: str, arguments: dict[str, Any]) -> Source:
-    transformers = _library("transformers", "transformers")
-    try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelSourceError(f"configuration {path} cannot be read: {error}") from error
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise ModelSourceError(f"configuration {path} has no model_type")
-    config.update(arguments)
-    names = config.get("architectures") or [None]
-
-    def build() -> object:
-        made = transformers.AutoConfig.for_model(**config)
-        architecture = getattr(transformers, names[0], None) if names[0] else None
-        if architecture is not None:
-            return architecture(made)
-        return transformers.AutoModel.from_config(made)
-
-    return Source(build)
-
-
-def _suggest(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=3)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
-
-
-_LIBRARIES: dict[str, Callable[[str, dict[str, Any]], Source]] = {
-    "torchvision": _torchvision,
-    "timm": _timm,
-    "hf": _transformers,
-}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from planner.ir import Bank, Generator, Placement, Site, significant
+from planner.ir import Bank, Generator, Placement, Site, Verification, significant
 from planner.patterns import collapse_names
 
 if TYPE_CHECKING:
@@ -120,12 +120,17 @@ class SolverFigures:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """All figures of a plan. ``dataclasses.asdict`` of it is plain JSON."""
+    """All figures of a plan. ``dataclasses.asdict`` of it is plain JSON.
+
+    ``verification`` is None where the plan does not say how its program was compared with the
+    model.
+    """
 
     model: str
     budget: str
     seed: int
     digest: str
+    verification: Verification | None
     totals: Totals
     banks: tuple[BankFigures, ...]
     generated: tuple[SiteFigures, ...]
@@ -146,6 +151,7 @@ def summarise(plan: Plan, *, every_site: bool = False) -> Summary:
         budget=plan.budget,
         seed=plan.seed,
         digest=plan.digest,
+        verification=plan.program.verification,
         totals=_totals(plan, pairs),
         banks=tuple(_bank(bank, pairs) for bank in plan.allocation.banks),
         generated=_rows(listed, elements, collapse=not every_site),

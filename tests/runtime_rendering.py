@@ -13,6 +13,7 @@ from types import ModuleType
 import jinja2
 
 from planner.emission import _with_imports
+from planner.emission.expressions import is_name
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 _names = itertools.count()
@@ -26,6 +27,7 @@ class Owner:
     base: str
     parameters: tuple[str, ...]
     recurrent: bool = False
+    lookup: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,10 @@ class Runtime:
     links: bool = False
     banks: str = "banks"
     kept: bool = False
+    lookups: tuple[str, ...] = ()
+    dtypes: bool = False
+    casts: bool = False
+    frozen: tuple[str, ...] = ()
 
     @property
     def mixing(self) -> bool:
@@ -78,6 +84,7 @@ def render(runtime: Runtime, architecture: str, tables: str) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.tests["name"] = is_name
     text = environment.from_string(
         '{% import "generators.py.jinja" as generators %}'
         '{% import "machinery.py.jinja" as machinery %}'

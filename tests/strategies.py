@@ -57,6 +57,7 @@ def values(refs: tuple[str, ...] = (), slots: tuple[str, ...] = ()) -> st.Search
             st.builds(ir.Items, several),
             st.builds(ir.Mapping, st.lists(st.tuples(texts, inner), max_size=2).map(tuple)),
             st.builds(ir.Slice, st.tuples(inner, inner, inner)),
+            st.builds(ir.Switch, inner, inner),
         )
 
     return st.recursive(st.one_of(atoms), nested, max_leaves=6)
@@ -167,7 +168,9 @@ def programs(draw: st.DrawFn) -> ir.Program:
     for name in draw(names()):
         found = (*found, draw(definitions_of(name, found)))
     tensors = st.lists(st.builds(ir.TensorSpec, shapes, dtypes), max_size=2).map(tuple)
-    return ir.Program(found, draw(nodes(found)), draw(tensors), draw(tensors))
+    sizes = st.lists(st.integers(1, 9), max_size=2).map(tuple)
+    verification = st.none() | st.builds(ir.Verification, sizes, sizes, texts)
+    return ir.Program(found, draw(nodes(found)), draw(tensors), draw(tensors), draw(verification))
 
 
 initials = st.builds(

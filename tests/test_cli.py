@@ -101,6 +101,38 @@ def test_relative_files_modules_inputs_and_arguments(tmp_path):
         assert {row["generator"] for row in report["generated"]} == {"hash"}
 
 
+MISTRACED = """
+import torch
+from torch import nn
+
+
+class Inner(nn.Module):
+    def forward(self, x):
+        return x if isinstance(x, torch.Tensor) else -x
+
+
+def net():
+    return nn.Sequential(nn.Linear(48, 48), Inner(), nn.Linear(48, 48))
+"""
+
+
+def test_plan_verifies_unless_told_not_to(tmp_path):
+    (tmp_path / "net.py").write_text(MISTRACED)
+    options = ["net.py:net", "--budget", "50%", "--input", "2x48", "-o", "net.plan.json"]
+    status, output, messages = npas("plan", *options, cwd=tmp_path)
+    assert (status, output) == (1, "")
+    assert "module '1' (Inner) is captured wrongly" in messages
+    assert f"{tmp_path / 'net.py'}:7" in messages
+    assert not (tmp_path / "net.plan.json").exists()
+    status, output, messages = npas("plan", *options, "--no-verify", cwd=tmp_path)
+    assert status == 0, messages
+    assert "verified   no: it was not asked for" in output.splitlines()
+    (tmp_path / "net.py").write_text(MISTRACED.replace("-x", "x"))
+    status, output, messages = npas("plan", *options, cwd=tmp_path)
+    assert status == 0, messages
+    assert "verified   outputs equal in train and eval at batches 2 and 3" in output.splitlines()
+
+
 def test_emit_prints_what_it_would_write(planned, tmp_path):
     folder, _, _ = planned
     plan = folder / "small.plan.json"
@@ -236,3 +268,53 @@ def test_other_exceptions_keep_their_traceback(monkeypatch, planned):
     monkeypatch.setattr(planner, "emit", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         cli.main()
+
+
+NETS = """
+import torch
+from torch import nn
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(8, 48)
+        self.table = nn.Embedding(20, 48)
+
+    def forward(self, x, ids):
+        return self.first(x) + self.table(ids)
+
+
+def inputs():
+    print("made")
+    return (torch.zeros(3, 8), torch.zeros(3, dtype=torch.int64))
+"""
+
+
+def test_inputs_of_a_callable_are_those_of_options(tmp_path):
+    (tmp_path / "nets.py").write_text(NETS)
+    plan = ["plan", "nets.py:Two", "--budget", "50%", "--json"]
+    status, output, messages = npas(*plan, "--inputs", "nets.py:inputs", cwd=tmp_path)
+    assert status == 0, messages
+    assert messages == "made\n"
+    same = npas(*plan, "--input", "3x8", "--input", "int64:3", cwd=tmp_path)
+    assert json.loads(output) == json.loads(same[1])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        (["--inputs", "nets.py:inputs", "--input", "3x8"], "use one of them"),
+        (["--inputs", "nets.py:gone"], "gone"),
+        (["--inputs", "nets.py:Two"], "input"),
+        (["--input", "x=3x8", "--input", "x=None"], "given twice"),
+        (["--input", "x=3y8"], "3y8"),
+    ],
+)
+def test_inputs_that_cannot_be_read(inputs, said, tmp_path):
+    (tmp_path / "nets.py").write_text(NETS)
+    status, output, messages = npas("plan", "nets.py:Two", "--budget", "50%", *inputs, cwd=tmp_path)
+    assert (status, output) == (1, "")
+    assert messages.startswith("error: ")
+    assert messages.count("\n") == 1
+    assert said in messages

@@ -14,11 +14,12 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"errors", "resources", "patterns"},
     {"ir"},
-    {"operations", "budgets", "files", "distributions", "formulas"},
-    {"observation"},
+    {"operations", "budgets", "files", "distributions", "formulas", "examples"},
+    {"observation", "configurations"},
     {"transfers"},
     {"observing"},
     {"initializers"},
+    {"libraries"},
     {"sources"},
     {"loading", "tracing"},
     {"topology"},
@@ -39,7 +40,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # The only places that import these: a file, or a package's folder. Model libraries are imported by
 # the names that specifications give, through importlib.
 OWNERS = {
-    "importlib": {"sources", "__init__"},
+    "importlib": {"sources", "libraries", "__init__"},
     "networkx": {"topology"},
     "sklearn": {"evidence"},
     "ortools": {"allocation", "solver_model"},

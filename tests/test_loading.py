@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from planner.errors import ModelSourceError, PlannerError
-from planner.ir import Initial, TensorSpec, significant
-from planner.loading import example_inputs, load_model, parse_arguments, parse_input
+from planner.ir import Initial, significant
+from planner.loading import load_inputs, load_model, parse_arguments
 
 torch.set_num_threads(1)
 
@@ -31,6 +31,10 @@ def write(tmp_path):
         return path
 
     return write_file
+
+
+def shapes(example):
+    return [tuple(tensor.shape) for tensor in example.leaves()]
 
 
 NET = """
@@ -275,15 +279,15 @@ def test_a_file_that_cannot_be_imported(write, code, message):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("resnet50", "is not a model's specification: write package.module:callable"),
+        ("resnet50", "is not a specification: write package.module:callable"),
         ("gone_for_test.nets:Net", "there is no module 'gone_for_test'"),
         ("gone.py:Net", "there is no file gone.py"),
         ("no/such thing:Net", "neither a module nor a .py file"),
         ("torch.nn:Lineer", "did you mean Linear"),
         ("torchvision:resnet5O", r"no model 'resnet5O'; did you mean .*resnet50"),
-        ("hf:gone.json", "transformers"),
-        ("", "is not a model's specification"),
-        (":", "is not a model's specification"),
+        ("hf:gone.json", "configuration gone.json cannot be read"),
+        ("", "is not a specification"),
+        (":", "is not a specification"),
     ],
 )
 def test_specifications_that_name_nothing(spec, message):
@@ -307,15 +311,14 @@ def test_a_missing_library_names_its_extra():
 def test_torchvision_needs_no_download():
     loaded = load_model("torchvision:resnet18", {"num_classes": 7})
     assert loaded.model.fc.out_features == 7
-    assert [tuple(one.shape) for one in loaded.example_inputs] == [(2, 3, 224, 224)]
-    assert example_inputs("torchvision:resnet18", loaded.model)[0].shape == (2, 3, 224, 224)
+    assert shapes(loaded.example) == [(2, 3, 224, 224)]
     assert loaded.initials["bn1.weight"] == Initial("constant", 1.0, 0.0)
 
 
 def test_example_inputs_of_models_and_their_files(write):
     path = write(NET)
     loaded = load_model(f"{path}:Net")
-    assert [tuple(one.shape) for one in loaded.example_inputs] == [(2, 4)]
+    assert shapes(loaded.example) == [(2, 4)]
     other = write(
         """
         class Net(nn.Linear):
@@ -333,13 +336,53 @@ def test_example_inputs_of_models_and_their_files(write):
         """,
         "other.py",
     )
-    values, indices = load_model(f"{other}:Net").example_inputs
+    values, indices = load_model(f"{other}:Net").example.args
     assert values.tolist() == [[1.0] * 3] * 2
     assert (indices.shape, indices.dtype) == ((2, 5), torch.int64)
-    assert load_model(f"{other}:Silent").example_inputs is None
-    with pytest.raises(ModelSourceError, match="holds a int"):
+    assert load_model(f"{other}:Silent").example is None
+    with pytest.raises(PlannerError, match="example inputs are a int"):
         load_model(f"{other}:Wrong")
-    assert example_inputs("torch.nn:Linear", torch.nn.Linear(2, 2)) is None
+    assert load_model("torch.nn:Linear", {"in_features": 2, "out_features": 2}).example is None
+
+
+def test_inputs_of_a_file_or_a_module(write, tmp_path, monkeypatch):
+    path = write(
+        """
+        import random
+
+        def both():
+            import late_for_test
+
+            assert late_for_test.ready
+            return {"x": torch.rand(2, 3), "sizes": [random.random(), None]}
+
+        ready = ("2x3", "int64:2x5")
+        wrong = 3
+
+        def raises():
+            raise ValueError("no data")
+        """,
+        "inputs_for_test.py",
+    )
+    write("ready = True\n", "late_for_test.py")
+    state = torch.get_rng_state(), random.getstate()
+    first, same, other = (load_inputs(f"{path}:both", seed=seed) for seed in (1, 1, 2))
+    assert [name for name, _ in first.kwargs] == ["x", "sizes"]
+    assert torch.equal(first.leaves()[0], same.leaves()[0])
+    assert first.leaves()[1] == same.leaves()[1] != other.leaves()[1]
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert random.getstate() == state[1]
+    monkeypatch.chdir(tmp_path)
+    assert shapes(load_inputs("inputs_for_test:ready")) == [(2, 3), (2, 5)]
+    for spec, said in {
+        f"{path}:wrong": "example inputs are a int",
+        f"{path}:raises": r"raises cannot be made: ValueError: no data \(inputs_for_test.py:17\)",
+        f"{path}:gone": "has no 'gone'",
+        "gone.py:inputs": "there is no file gone.py",
+        "inputs": "is not a specification: write package.module:callable",
+    }.items():
+        with pytest.raises(PlannerError, match=said):
+            load_inputs(spec)
 
 
 def test_arguments_are_json_or_text():
@@ -360,15 +403,6 @@ def test_arguments_are_json_or_text():
     for wrong in (["a"], ["=3"], ["a b=3"], ["a=1", "a=2"]):
         with pytest.raises(ModelSourceError, match="argument"):
             parse_arguments(wrong)
-
-
-def test_inputs_are_shapes_with_a_dtype():
-    assert parse_input("1x3x224x224") == TensorSpec((1, 3, 224, 224), "float32")
-    assert parse_input("int64:2x128") == parse_input("2x128:int64") == TensorSpec((2, 128), "int64")
-    assert parse_input("long:7") == TensorSpec((7,), "int64")
-    for wrong in ("", "axb", "1x", "-1x2", "1x2:", ":2", "colour:1x2", "1,2", "1x2:1x2", "2x" * 9):
-        with pytest.raises(PlannerError):
-            parse_input(wrong)
 
 
 def test_specifications_of_paths_with_folders(write, tmp_path, monkeypatch):

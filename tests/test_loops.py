@@ -55,7 +55,7 @@ def run(steps, output, inputs=("x", "mask")):
             step(item, item.target, values)
             continue
         carried = values.pop(item.initial)  # the loop takes its place
-        for index in range(item.count):
+        for index in range(item.start, item.start + item.count):
             inner = {**values, item.initial: carried}
             for operation in item.body:
                 step(operation, operation.target.replace(ITEM, str(index)), inner)

@@ -7,6 +7,7 @@ import json
 import pytest
 from rich.console import Console
 
+from planner.ir import Verification
 from planner.patterns import collapse_names
 from planner.reporting import print_report
 from planner.summary import summarise
@@ -34,6 +35,29 @@ def test_totals_count_every_parameter_once():
     assert totals.compression == pytest.approx(288 / 226, rel=1e-5)
     assert totals.gradient_bytes == totals.momentum_bytes == 4 * 226
     assert totals.adam_bytes == 8 * 226
+
+
+@pytest.mark.parametrize(
+    ("verification", "line"),
+    [
+        (None, None),
+        (Verification((2, 3), (2, 3)), "outputs equal in train and eval at batches 2 and 3"),
+        (
+            Verification((), (2, 3), "one value"),
+            "outputs equal in eval at batches 2 and 3; one value",
+        ),
+        (
+            Verification((2,), (2, 3)),
+            "outputs equal in train at batch 2, eval at batches 2 and 3",
+        ),
+        (Verification(reason="too large"), "no: too large"),
+    ],
+)
+def test_one_line_tells_how_the_program_was_verified(verification, line):
+    plan = small_plan()
+    plan = changed(plan, program=dataclasses.replace(plan.program, verification=verification))
+    lines = [text for text in text_of(plan).splitlines() if text.startswith("verified")]
+    assert lines == ([] if line is None else [f"verified   {line}"])
 
 
 def test_frozen_parameters_have_no_gradient():

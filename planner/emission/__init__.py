@@ -17,6 +17,7 @@ import jinja2
 
 from planner import __version__
 from planner.emission.architecture import class_view, construct, input_doc
+from planner.emission.expressions import is_name
 from planner.emission.initial import resets
 from planner.emission.runtime import argument_types, runtime_view, tables
 from planner.errors import PlannerError
@@ -80,13 +81,15 @@ def template_digest() -> str:
 @functools.cache
 def _environment() -> jinja2.Environment:
     # The output is Python, not HTML: every string goes through repr or an identifier check instead.
-    return jinja2.Environment(  # noqa: S701
+    environment = jinja2.Environment(  # noqa: S701
         loader=jinja2.FileSystemLoader(template_root()),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.tests["name"] = is_name
+    return environment
 
 
 _IMPORTS = (

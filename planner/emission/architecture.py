@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from planner import operations
-from planner.emission.expressions import Scope, access, call, identifier, is_numbered, literal
+from planner.emission.expressions import (
+    Scope,
+    access,
+    call,
+    identifier,
+    is_name,
+    is_numbered,
+    literal,
+)
 from planner.emission.forward import statements
 from planner.errors import PlanFormatError
 from planner.ir import (
@@ -152,7 +160,7 @@ def _sequence(children: tuple[tuple[str, Node], ...], within: Definition | None)
         prefix, start, stop = series
         bounds = f"{stop}" if start == 0 else f"{start}, {stop}"
         return f'OrderedDict((f"{prefix}{{i}}", {texts[0]}) for i in range({bounds}))'
-    if all(name.isidentifier() for name in names):
+    if all(map(is_name, names)):
         pairs = ", ".join(f"{identifier(n)}={t}" for n, t in zip(names, texts, strict=True))
         return f"OrderedDict({pairs})"
     pairs = ", ".join(f"{n!r}: {t}" for n, t in zip(names, texts, strict=True))
@@ -210,11 +218,15 @@ def _init(definition: Definition) -> Iterator[str]:
     for parameter in definition.parameters:
         tensor = f"torch.empty({_shape(parameter.shape)}{_dtype(parameter.dtype)})"
         frozen = "" if parameter.trainable else ", requires_grad=False"
-        yield f"self.{identifier(parameter.name)} = nn.Parameter({tensor}{frozen})"
+        made = f"nn.Parameter({tensor}{frozen})"
+        if is_name(parameter.name):
+            yield f"self.{parameter.name} = {made}"
+        else:
+            yield f"self.register_parameter({parameter.name!r}, {made})"
     for buffer in definition.buffers:
         tensor = f"torch.empty({_shape(buffer.shape)}{_dtype(buffer.dtype)})"
         persistent = "" if buffer.persistent else ", persistent=False"
-        yield f'self.register_buffer("{identifier(buffer.name)}", {tensor}{persistent})'
+        yield f"self.register_buffer({buffer.name!r}, {tensor}{persistent})"
     for name, node in children:
         yield from _assign(name, node, definition)
 
@@ -232,7 +244,7 @@ def _assign(path: str, node: Node, within: Definition) -> Iterator[str]:
             rest, node = node.children[first:], replace(node, children=node.children[:first])
     owner, _, name = path.rpartition(".")
     text = construct(node, within)
-    if owner or not name.isidentifier():
+    if owner or not is_name(name):
         base = access("self", owner, within) if owner else "self"
         yield f"{base}.add_module({name!r}, {text})"
     else:
@@ -251,7 +263,7 @@ def _shared(node: Node) -> list[str]:
 
 
 def _named(definition: Definition) -> bool:
-    return all(name.isidentifier() for name, _ in definition.children)
+    return all(is_name(name) for name, _ in definition.children)
 
 
 def _shape(shape: Value) -> str:
@@ -290,7 +302,7 @@ def _reset(definition: Definition, resets: tuple[str, ...]) -> Iterator[str]:
     """The body of ``reset_parameters``: kept parameters, then constant buffers."""
     yield from resets
     for buffer in definition.buffers:
-        yield f"self.{identifier(buffer.name)}.copy_({_constant(buffer)})"
+        yield f"{access('self', buffer.name)}.copy_({_constant(buffer)})"
 
 
 def _constant(buffer: Buffer) -> str:

@@ -20,13 +20,14 @@ from planner.ir import (
     Slice,
     Slot,
     Special,
+    Switch,
     Training,
     Value,
 )
 
 # Binding strength of operators: an operand binds tighter than its operator, or gets brackets.
-ATOM, NUMBER, POWER, UNARY, TERM, SUM, SHIFT, BITAND, BITXOR, BITOR, COMPARISON, NOT = range(
-    12, 0, -1
+ATOM, NUMBER, POWER, UNARY, TERM, SUM, SHIFT, BITAND, BITXOR, BITOR, COMPARISON, NOT, CHOICE = (
+    range(12, -1, -1)
 )
 
 _INFIX = {
@@ -90,13 +91,18 @@ class Scope:
     argument: Callable[[str], str]
 
 
+def is_name(name: str) -> bool:
+    """Whether Python can write ``name`` as an attribute."""
+    return name.isidentifier() and not keyword.iskeyword(name)
+
+
 def identifier(name: str) -> str:
     """``name`` if it is an identifier and no keyword.
 
     Raises:
         PlanFormatError: it is not.
     """
-    if not name.isidentifier() or keyword.iskeyword(name):
+    if not is_name(name):
         raise PlanFormatError(f"{name!r} cannot be a name in the emitted file")
     return name
 
@@ -108,12 +114,12 @@ def access(base: str, path: str, owner: Definition | Node | None = None) -> str:
     """
     text = base
     for part in path.split("."):
-        if part.isidentifier() and not keyword.iskeyword(part):
+        if is_name(part):
             text += f".{part}"
         elif is_numbered(owner) or (isinstance(owner, Leaf) and part.isdecimal()):
             text += f"[{int(part)}]"
         else:
-            text = f"{text}.get_submodule({part!r})"
+            text = f"getattr({text}, {part!r})"
         owner = child(owner, part)
     return text
 
@@ -158,6 +164,11 @@ def expression(value: Value, scope: Scope) -> Expression:
     if isinstance(value, Training):
         return (
             Expression("self.training") if value.training else Expression("not self.training", NOT)
+        )
+    if isinstance(value, Switch):
+        ours, theirs = (expression(item, scope) for item in (value.train, value.eval))
+        return Expression(
+            f"{ours.within(CHOICE)} if self.training else {theirs.within(CHOICE)}", CHOICE
         )
     if value is None or isinstance(value, (bool, str)):
         return Expression(repr(value))

@@ -28,6 +28,7 @@ _ALWAYS_INLINE = {"shape", "dtype", "device", "ndim"}
 _SIZES = {"size", "dim", "numel", "builtins.len", "builtins.getattr"}
 _ANONYMOUS = {"x", "input", "inputs", "h", "out", "hidden_states", "features"}
 _INDENT = "    "
+_LINKS = 3
 
 
 def statements(definition: Definition, graph: Graph, sizes: dict[str, int]) -> list[str]:
@@ -52,6 +53,7 @@ class _Writer:
         self.item: tuple[str, str] | None = None
         self.sizes: set[str] = set()
         self.changes: list[int] = []
+        self._chained: dict[str, int] = {}
         self.scope = Scope(self._lookup, "self.{}".format)
         self._plan()
 
@@ -125,6 +127,8 @@ class _Writer:
         ):
             if self.inlined[first.ref].op == "attribute":
                 return True
+        if self._chains(step, position, uses[0]):
+            return True
         if step.tensor or not self._moves(step, position, uses[0]):
             return False
         if step.op == "module":
@@ -136,6 +140,24 @@ class _Writer:
                 and following.target == "operator.getitem"
             )
         return True
+
+    def _chains(self, step: Operation, position: int, use: int) -> bool:
+        """Whether the next line is a method of this one's result: ``self.key(x).transpose(1, 2)``.
+
+        ``_chained`` counts the links, as long chains are no easier to read than lines.
+        """
+        following = self.steps[position + 1] if use == position + 1 < len(self.steps) else None
+        if not isinstance(following, Operation) or following.op != "method":
+            return False
+        if operations.is_in_place("method", following.target, following.kwargs):
+            return False
+        first, *rest = self._values(following)
+        if first != Ref(step.result) or step.result in references(tuple(rest)):
+            return False
+        owner = step.args[0] if step.op == "method" else None
+        links = self._chained.get(owner.ref, 0) + 1 if isinstance(owner, Ref) else 1
+        self._chained[step.result] = links
+        return links <= _LINKS
 
     def _moves(self, step: Operation, position: int, use: int) -> bool:
         """Whether ``step`` gives the same value where it is used: nothing changes in between.
@@ -220,10 +242,10 @@ class _Writer:
                 reusable = name in self.tensors and self._dies(name, position)
                 if reusable and self.names[name] not in live | self.telling:
                     return self.names[name]
-            choices = [*self._attribute(step), "x", "out", "h"]
+            choices = [*self._attribute(step), "x", "out", "h", "y", "z", step.result]
         else:
-            choices = ["size"] if step.target in ("operator.getitem", "builtins.getattr") else []
-        return _free([*choices, step.result], live)
+            choices = ["size"] if step.result in self.sizes else [step.result]
+        return _free(choices, live)
 
     def _attribute(self, step: Operation) -> list[str]:
         """The name of the module's own tensor that ``step`` takes a part of."""
@@ -243,6 +265,18 @@ class _Writer:
                 found.append(name)
         return found
 
+    def _header(self, loop: Loop, live: set[str]) -> tuple[str, str]:
+        """The loop's variable and its first line."""
+        if loop.container is None:
+            return "_", f"for _ in range({loop.count}):"
+        last = loop.container.rpartition(".")[2]
+        item = last.removesuffix("s") if last.endswith("s") and len(last) > 1 else "module"
+        item = _free([item, "module"], live)
+        container = access("self", loop.container, self.definition) if loop.container else "self"
+        stop = "" if loop.whole else str(loop.start + loop.count)
+        part = "" if loop.whole and not loop.start else f"[{loop.start or ''}:{stop}]"
+        return item, f"for {item} in {container}{part}:"
+
     def _loop(self, loop: Loop, position: int) -> list[str]:
         carried = self.names[loop.initial]
         live = self._live(position) | {carried}
@@ -251,14 +285,11 @@ class _Writer:
             carried = _free(["x", "out", "h", loop.final], live)
             found.append(f"{carried} = {self.names[loop.initial]}")
             live.add(carried)
-        last = loop.container.rpartition(".")[2]
-        item = last.removesuffix("s") if last.endswith("s") and len(last) > 1 else "module"
-        item = _free([item, "module"], live)
-        container = access("self", loop.container, self.definition) if loop.container else "self"
-        found.append(f"for {item} in {container}:")
+        item, header = self._header(loop, live)
+        found.append(header)
         outer = dict(self.names)
         self.names[loop.initial] = carried
-        self.item = (loop.container, item)
+        self.item = None if loop.container is None else (loop.container, item)
         live |= {item} | {outer[name] for name in self._reads(loop) if name in outer}
         for index, operation in enumerate(loop.body):
             rest = {name for other in loop.body[index + 1 :] for name in reads(other)}

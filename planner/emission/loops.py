@@ -1,8 +1,9 @@
 """Repeated stretches of a forward become loops.
 
 A model that runs ``for block in self.blocks: x = block(x, mask)`` is captured unrolled. A stretch
-of operations that recurs with the next child of one container each time, whose other operands
-stay, and which hands one value on, is that loop.
+of operations that recurs with the next child of one container each time, or with the same module
+(``for _ in range(12): x = self.block(x)``), whose other operands stay, and which hands one value
+on, is that loop.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ class Loop:
     """``for item in container``: the body reads ``initial`` and hands ``result`` on in its place.
 
     ``final`` is the value that the rest of the forward knows the last result by. Operations of the
-    body have the container's path with ``ITEM`` in place of the index.
+    body have the container's path with ``ITEM`` in place of the index, which runs from ``start``
+    over ``count`` children, ``whole`` if these are all that follow. Without a container the body is
+    the same in each of ``count`` turns.
     """
 
-    container: str
+    container: str | None
+    start: int
     count: int
+    whole: bool
     initial: str
     result: str
     body: tuple[Operation, ...]
@@ -33,6 +38,13 @@ class Loop:
 Step: TypeAlias = Operation | Loop
 
 ITEM = "*"
+
+_REACH = 8
+"""Operations of a body before the first call of the container's child."""
+_LONGEST = 64
+"""Operations of a body."""
+_TURNS = 3
+"""Fewest turns of a loop over anything but a whole container."""
 
 
 def roll(graph: Graph, sizes: dict[str, int]) -> tuple[Step, ...]:
@@ -71,36 +83,54 @@ def _indexed(operation: Operation, sizes: dict[str, int]) -> tuple[str, int] | N
 def _loop_at(
     operations: Sequence[Operation], start: int, sizes: dict[str, int], output: set[str]
 ) -> Loop | None:
-    for offset in range(start, min(start + 8, len(operations))):
-        first = _indexed(operations[offset], sizes)
-        if first is None:
+    """The longest loop whose first operation is at ``start``."""
+    for offset in range(start, min(start + _REACH, len(operations))):
+        if operations[offset].op != "module":
             continue
-        container, index = first
-        if index != 0 or sizes[container] < 2:
+        container, index = _indexed(operations[offset], sizes) or (None, 0)
+        again = _again(operations, offset, container, index)
+        if again is None:
+            continue
+        period = again - offset
+        most = (len(operations) - start) // period
+        rest = most if container is None else sizes[container] - index
+        for count in range(min(most, rest), 1, -1):
+            whole = container is not None and count == rest
+            if count < _TURNS and (index > 0 or not whole):
+                break
+            loop = _check(operations, start, period, (container, index, count), output)
+            if loop is not None:
+                return replace(loop, whole=whole)
+        if container is not None:
             return None
-        second = next(
-            (
-                later
-                for later in range(offset + 1, len(operations))
-                if _indexed(operations[later], sizes) == (container, 1)
-            ),
-            None,
-        )
-        if second is None:
-            return None
-        return _check(operations, start, second - offset, container, sizes[container], output)
     return None
+
+
+def _again(
+    operations: Sequence[Operation], offset: int, container: str | None, index: int
+) -> int | None:
+    """Where the module after the one at ``offset`` is called, or the same one once more."""
+    wanted = operations[offset].target if container is None else f"{container}.{index + 1}"
+    wanted = wanted.lstrip(".")
+    return next(
+        (
+            later
+            for later in range(offset + 1, min(offset + 1 + _LONGEST, len(operations)))
+            if operations[later].op == "module" and operations[later].target == wanted
+        ),
+        None,
+    )
 
 
 def _check(
     operations: Sequence[Operation],
     start: int,
     period: int,
-    container: str,
-    count: int,
+    items: tuple[str | None, int, int],
     output: set[str],
 ) -> Loop | None:
     """The loop of ``count`` turns of ``period`` operations at ``start``, if it is one."""
+    container, index, count = items
     stop = start + period * count
     if stop > len(operations):
         return None
@@ -114,7 +144,7 @@ def _check(
         local = {operation.result: results[i] for i, operation in enumerate(here)}
         previous = {operation.result: results[i] for i, operation in enumerate(before)}
         for mine, theirs in zip(body, here, strict=True):
-            pairs = _alike(mine, theirs, container, turn)
+            pairs = _alike(mine, theirs, container, index, turn)
             if pairs is None:
                 return None
             for one, other in pairs:
@@ -134,17 +164,17 @@ def _check(
     later = output.union(*(reads(operation) for operation in operations[stop:]))
     if gone & later:
         return None
-    generic = tuple(replace(op, target=_generic(op.target, container, 0)) for op in body)
-    return Loop(container, count, handed[0], handed[1], generic, final)
+    generic = tuple(replace(op, target=_generic(op.target, container, index)) for op in body)
+    return Loop(container, index, count, True, handed[0], handed[1], generic, final)
 
 
 def _alike(
-    one: Operation, other: Operation, container: str, turn: int
+    one: Operation, other: Operation, container: str | None, index: int, turn: int
 ) -> list[tuple[str, str]] | None:
-    """Pairs of references if both do the same to the first and the ``turn``-th child."""
+    """Pairs of references if both do the same, to child ``index`` and to the ``turn``-th after."""
     if (one.op, one.tensor) != (other.op, other.tensor):
         return None
-    if _generic(one.target, container, 0) != _generic(other.target, container, turn):
+    if _generic(one.target, container, index) != _generic(other.target, container, index + turn):
         return None
     if [key for key, _ in one.kwargs] != [key for key, _ in other.kwargs]:
         return None
@@ -154,7 +184,9 @@ def _alike(
     )
 
 
-def _generic(target: str, container: str, index: int) -> str:
+def _generic(target: str, container: str | None, index: int) -> str:
+    if container is None:
+        return target
     prefix = f"{container}.{index}"
     if target == prefix or target.startswith(f"{prefix}."):
         return f"{container}.{ITEM}{target[len(prefix) :]}"

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from planner.emission.expressions import identifier
+from planner.errors import PlanFormatError
 from planner.ir import (
     Bank,
     Container,
+    Generator,
     Instance,
     Node,
     Placement,
     Program,
     Site,
     Slot,
+    is_attribute,
 )
 from planner.topology import Place, places
 
+# Layers that look up rows of a table.
+_TABLES = ("nn.Embedding", "nn.EmbeddingBag")
 _RECURRENT = ("RNN", "LSTM", "GRU")
 # torch.nn types that stand inside others and are not public under torch.nn itself.
 _INNER = {"NonDynamicallyQuantizableLinear": "nn.modules.linear.NonDynamicallyQuantizableLinear"}
@@ -44,12 +49,13 @@ _FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A module type that holds generated tensors."""
+    """A module type that holds generated tensors; ``lookup``: a table that rows are read of."""
 
     name: str
     base: str
     parameters: tuple[str, ...]
     recurrent: bool
+    lookup: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,10 @@ class RuntimeView:
     linear: bool
     recurrent: bool
     kept: bool
+    lookups: tuple[str, ...]
+    dtypes: bool
+    casts: bool
+    frozen: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +116,28 @@ def tables(
         f"{name:<{width}} {text}  # {' x '.join(map(str, shape))}" for name, text, shape in rows
     )
     aliases = tuple((repr(alias), repr(site.name)) for site in sites for alias in site.aliases)
-    return Tables(tuple((repr(bank.name), _bank(bank)) for bank in banks), lines, aliases)
+    dtypes = _dtypes(sites, placements)
+    named = tuple(
+        (repr(bank.name), _bank(bank, _widest(dtypes.get(bank.name, set())))) for bank in banks
+    )
+    return Tables(named, lines, aliases)
+
+
+def _dtypes(sites: Sequence[Site], placements: dict[str, Placement]) -> dict[str, set[str]]:
+    """The dtypes of the tensors that each bank makes."""
+    found: dict[str, set[str]] = {}
+    for site in sites:
+        bank = placements[site.name].bank
+        if bank is not None:
+            found.setdefault(bank, set()).add(site.dtype)
+    return found
+
+
+def _widest(dtypes: set[str]) -> str:
+    """The dtype of a bank: one that holds the values of all its tensors."""
+    if len(dtypes) == 1:
+        return next(iter(dtypes))
+    return "float64" if "float64" in dtypes else "float32"
 
 
 def _key(name: str) -> str:
@@ -114,9 +145,13 @@ def _key(name: str) -> str:
     return json.dumps(name) if '"' not in name else repr(name)
 
 
-def _bank(bank: Bank) -> str:
-    coefficients = f', "coefficients": {bank.coefficients}' if bank.coefficients else ""
-    return f'{{"size": {bank.size}, "std": {bank.std!r}{coefficients}}}'
+def _bank(bank: Bank, dtype: str) -> str:
+    text = f'"size": {bank.size}, "std": {bank.std!r}'
+    if bank.coefficients:
+        text += f', "coefficients": {bank.coefficients}'
+    if dtype != "float32":
+        text += f', "dtype": torch.{identifier(dtype)}'
+    return f"{{{text}}}"
 
 
 def _generator(placement: Placement, chunks: dict[str, int]) -> str:
@@ -147,35 +182,44 @@ def runtime_view(
     """
     by_path = {place.path: place for place in places(program)}
     found: dict[str, dict[str, None]] = {}
-    recurrent: dict[str, bool] = {}
+    layers: set[str] = set()
     root_parameters: dict[str, None] = {}
+    lookups: dict[Generator, None] = {}
     links = False
     for site in sites:
         made = placements[site.name].generator != "own"
         links = links or (bool(site.aliases) and not made)
         for name in (site.name, *site.aliases) if made else site.aliases:
             path, _, attribute = name.rpartition(".")
-            identifier(attribute)
+            if not is_attribute(attribute):
+                raise PlanFormatError(f"{attribute!r} cannot be a name in the emitted file")
             if path == "":
                 root_parameters[attribute] = None
                 continue
             base, layer = _base(path, site, by_path)
             found.setdefault(base, {})[attribute] = None
-            recurrent[base] = layer and base.removeprefix("nn.") in _RECURRENT
+            if layer:
+                layers.add(base)
+            if layer and made and base in _TABLES:
+                lookups[placements[site.name].generator] = None
     root_type = by_path[""].type
     root_definition = next(item for item in program.definitions if item.name == root_type)
+    names = _names([root_type, *(base for base in found if base != root_type)])
     owners = tuple(
-        Owner(f"Generated{base.rpartition('.')[2]}", base, tuple(names), recurrent[base])
-        for base, names in found.items()
+        Owner(
+            names[base],
+            base,
+            tuple(parameters),
+            recurrent=base in layers and base.removeprefix("nn.") in _RECURRENT,
+            lookup=base in layers and base in _TABLES and bool(lookups),
+        )
+        for base, parameters in found.items()
         if base != root_type
     )
-    kinds = tuple(
-        dict.fromkeys(
-            "tile" if placement.generator in ("repeat", "mask") else placement.generator
-            for placement in placements.values()
-            if placement.generator != "own"
-        )
+    kinds = _kinds(
+        placement.generator for placement in placements.values() if placement.generator != "own"
     )
+    dtypes = _dtypes(sites, placements).values()
     taken = {name for name, _ in root_definition.children}
     taken.update(parameter.name for parameter in root_definition.parameters)
     taken.update(buffer.name for buffer in root_definition.buffers)
@@ -183,7 +227,7 @@ def runtime_view(
         kinds=kinds,
         owners=owners,
         root=Root(
-            f"Generated{root_type}",
+            names[root_type],
             root_type,
             construct,
             tuple(dict.fromkeys((*found.get(root_type, {}), *root_parameters))),
@@ -196,7 +240,45 @@ def runtime_view(
         linear=bool(set(kinds) - {"lowrank"}),
         recurrent=any(owner.recurrent for owner in owners),
         kept=kept,
+        lookups=_kinds(lookups),
+        dtypes=any(_widest(one) != "float32" for one in dtypes),
+        casts=any(len(one) > 1 for one in dtypes),
+        frozen=_frozen(sites, by_path),
     )
+
+
+def _kinds(generators: Iterable[Generator]) -> tuple[str, ...]:
+    """The classes of the emitted file behind ``generators``, as the templates name them."""
+    return tuple(dict.fromkeys("tile" if g in ("repeat", "mask") else g for g in generators))
+
+
+def _names(bases: Iterable[str]) -> dict[str, str]:
+    """A class name for each base: a model may have a class of the name of one of torch's."""
+    names: dict[str, str] = {}
+    for base in bases:
+        first = name = f"Generated{base.rpartition('.')[2]}"
+        count = 1
+        while name in names.values():
+            count += 1
+            name = f"{first}{count}"
+        names[base] = name
+    return names
+
+
+def _frozen(sites: Sequence[Site], by_path: dict[str, Place]) -> tuple[str, ...]:
+    """Prefixes of the frozen parameters of layers (blocks make their own so), as source."""
+    trained = [
+        f"{name}." for site in sites if site.trainable for name in (site.name, *site.aliases)
+    ]
+    prefixes: dict[str, None] = {}
+    for site in sites:
+        path = site.name.rpartition(".")[0]
+        if site.trainable or (path in by_path and by_path[path].block):
+            continue
+        parts = site.name.split(".")
+        starts = (".".join(parts[:count]) + "." for count in range(1, len(parts) + 1))
+        prefixes[next(s for s in starts if not any(name.startswith(s) for name in trained))] = None
+    return tuple(map(_key, prefixes))
 
 
 def _base(path: str, site: Site, by_path: dict[str, Place]) -> tuple[str, bool]:

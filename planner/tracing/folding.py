@@ -25,9 +25,11 @@ from planner.ir import (
     Mapping,
     Node,
     Parameter,
+    Rung,
     Shared,
     Slice,
     Slot,
+    Switch,
     Value,
 )
 
@@ -44,6 +46,7 @@ class Block:
     inputs: tuple[Input, ...]
     train: Graph | None
     eval: Graph | None
+    rung: Rung = "symbolic"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,6 +191,7 @@ def _definition(block: Block, instances: dict[int, Instance]) -> Definition:
         block.inputs,
         block.train,
         block.eval,
+        rung=block.rung,
     )
 
 
@@ -255,6 +259,8 @@ def _map_value(item: Value, hint: _Hint, visit: _Visit, chosen: Callable[[Value]
     if isinstance(item, Slice):
         start, stop, step = item.slice
         return Slice((inner(start), inner(stop), inner(step)))
+    if isinstance(item, Switch):
+        return Switch(inner(item.train), inner(item.eval))
     return item
 
 

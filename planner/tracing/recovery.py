@@ -62,12 +62,22 @@ def _transformer_layer(module: Any) -> dict[str, Any]:
     }
 
 
+def _transformer(module: Any) -> dict[str, Any]:
+    encoder, decoder = module.encoder.layers, module.decoder.layers
+    if not (len(encoder) and len(decoder)):
+        raise ValueError("a Transformer without layers does not show how they would be")
+    arguments = _transformer_layer(encoder[0])
+    numbers = {"num_encoder_layers": len(encoder), "num_decoder_layers": len(decoder)}
+    return {"d_model": module.d_model, "nhead": module.nhead, **numbers, **arguments}
+
+
 # Constructors whose arguments are not attributes under the same names.
 _SPECIAL: tuple[tuple[type[nn.Module], Callable[[Any], dict[str, Any]]], ...] = (
     (nn.RNNBase, _recurrent),
     (nn.MultiheadAttention, _attention),
     (nn.TransformerEncoderLayer, _transformer_layer),
     (nn.TransformerDecoderLayer, _transformer_layer),
+    (nn.Transformer, _transformer),
 )
 
 
@@ -221,6 +231,7 @@ def _state(module: nn.Module) -> list[object]:
             # How a padding is spelt (its reversed, repeated form) follows from the arguments.
             if name == "training" or name.startswith("_"):
                 continue
-            if isinstance(value, (bool, int, float, str, type(None), tuple)):
+            kept = (bool, int, float, str, type(None), tuple)
+            if isinstance(value, kept) or inspect.isroutine(value):
                 plain.append((path, name, value))
     return [*tensors, *plain]

@@ -1,24 +1,44 @@
-"""One run of shape propagation through the captured graphs, on the meta device.
+"""Captured graphs run as one: each forward's graph in place of the module's own.
 
-The run interprets every captured forward in place of the module's own, so it also proves that the
-graphs fit together; no tensor has data.
+On the meta device this propagates shapes, and proves that the graphs fit together; with values it
+computes what the captured program computes.
 """
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.fx
 from torch import nn
-from torch.fx.passes.shape_prop import ShapeProp
 
-from planner.tracing.symbolic import Capture
+from planner.tracing.calls import Capture, arguments_of, as_graphs
+from planner.tracing.functions import shaped
+from planner.tracing.skeletons import runs_in_order
+
+Captures = Mapping[int, Capture]
 
 
-class HierarchicalShapeProp(ShapeProp):
-    """ShapeProp that enters children by their captured graphs.
+class Hierarchy(torch.fx.Interpreter):
+    """Runs a captured graph, and those of the children where it calls them."""
+
+    def __init__(self, module: nn.Module, graph: torch.fx.Graph, captures: Captures) -> None:
+        super().__init__(module, graph=graph)
+        self.extra_traceback = False
+        self.captures = captures
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Run a child by its captured graph, or by its own forward if it is a layer of torch."""
+        return run_captured(self.fetch_attr(target), args, kwargs, self.captures, self.child)
+
+    def child(self, module: nn.Module, graph: torch.fx.Graph, captures: Captures) -> Hierarchy:
+        """What runs the graph of a child."""
+        return Hierarchy(module, graph, captures)
+
+
+class HierarchicalShapeProp(Hierarchy):
+    """Runs captured graphs on the meta device.
 
     ``tensors`` collects every node whose value is a tensor, over all graphs.
     """
@@ -27,15 +47,15 @@ class HierarchicalShapeProp(ShapeProp):
         self,
         module: nn.Module,
         graph: torch.fx.Graph,
-        captures: dict[int, Capture],
+        captures: Captures,
         tensors: set[torch.fx.Node],
     ) -> None:
-        torch.fx.Interpreter.__init__(self, module, graph=graph)
-        self.fake_module = None
-        self.fake_mode = None
-        self.real_module = module
-        self.captures = captures
+        super().__init__(module, graph, captures)
         self.tensors = tensors
+
+    def child(self, module: nn.Module, graph: torch.fx.Graph, captures: Captures) -> Hierarchy:
+        """What runs the graph of a child."""
+        return HierarchicalShapeProp(module, graph, captures, self.tensors)
 
     def run_node(self, n: torch.fx.Node) -> Any:
         """Run one node and note whether it gives a tensor."""
@@ -44,40 +64,50 @@ class HierarchicalShapeProp(ShapeProp):
             self.tensors.add(n)
         return result
 
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Run a function for its result's shape."""
+        return shaped(target, args, kwargs)
+
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Read a tensor; constants that the forward made have data and lose it here."""
         value = super().get_attr(target, args, kwargs)
         return value.to("meta") if isinstance(value, torch.Tensor) else value
 
-    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Run a child by its captured graph, or by its own forward if it is a layer of torch."""
-        return self._enter(self.fetch_attr(target), args, kwargs)
 
-    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        capture = self.captures.get(id(module))
-        if capture is not None:
-            return propagate(module, capture, args, kwargs, self.captures, self.tensors)
-        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-            (value,) = args
-            for child in module:
-                value = self._enter(child, (value,), {})
-            return value
-        return module(*args, **kwargs)
+def run_captured(
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    captures: Captures,
+    interpreter: Callable[[nn.Module, torch.fx.Graph, Captures], Hierarchy] = Hierarchy,
+) -> Any:
+    """Run ``module`` by the captured graphs of its present mode."""
+    capture = captures.get(id(module))
+    if capture is not None:
+        given = arguments_of(module, args, kwargs)
+        graph = capture.train if module.training else capture.eval
+        values = [as_graphs(given[name]) for name in capture.call.inputs]
+        return interpreter(module, graph, captures).run(*values)
+    if runs_in_order(module):
+        (value,) = args
+        for child in module.children():
+            value = run_captured(child, (value,), {}, captures, interpreter)
+        return value
+    return module(*args, **kwargs)
 
 
 def propagate(
     module: nn.Module,
-    capture: Capture,
     args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    captures: dict[int, Capture],
+    kwargs: Mapping[str, Any],
+    captures: Captures,
     tensors: set[torch.fx.Node],
 ) -> Any:
-    """Run ``module``'s captured graph of its present mode on meta tensors; returns its output."""
-    bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
-    bound.apply_defaults()
-    graph = capture.train if module.training else capture.eval
-    values = [bound.arguments[name] for name in capture.call.inputs]
-    # What the forward makes on the default device is made without data as well.
+    """Run ``module`` on meta tensors, by the captured graphs of its present mode."""
+
+    def interpreter(module: nn.Module, graph: torch.fx.Graph, captures: Captures) -> Hierarchy:
+        return HierarchicalShapeProp(module, graph, captures, tensors)
+
+    # What a forward makes on the default device is made without data as well.
     with torch.device("meta"):
-        return HierarchicalShapeProp(module, graph, captures, tensors).run(*values)
+        return run_captured(module, args, kwargs, captures, interpreter)

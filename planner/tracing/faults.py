@@ -1,0 +1,66 @@
+"""What stops a capture, as one message: the module, the line of its source, and what to change."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.fx.proxy
+from torch import nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+)
+
+from planner.errors import TraceError
+from planner.tracing.functions import tensors_in
+
+_OURS = (Path(torch.__file__).parent, Path(__file__).parent)
+_VALUES = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    torch.fx.proxy.TraceError,
+)
+
+
+def fault(module: nn.Module, path: str, error: Exception, inputs: Any = ()) -> TraceError:
+    """The error that says where in ``module``'s forward ``error`` was raised.
+
+    ``inputs`` are the model's example inputs, which may be what is wrong.
+    """
+    location = None
+    for frame in traceback.extract_tb(error.__traceback__):
+        inside = any(folder in Path(frame.filename).parents for folder in _OURS)
+        if not inside and not frame.filename.startswith("<"):
+            location = f"{frame.filename}:{frame.lineno}"
+    if location is None:
+        code = type(module).forward.__code__
+        location = f"{code.co_filename}:{code.co_firstlineno}"
+    name = f"module {path!r}" if path else "the model's root module"
+    return TraceError(
+        f"{name} ({type(module).__name__}) cannot be captured: {_text(error)}\n"
+        f"  at {location}\n"
+        f"  {_remedy(error, inputs)}",
+        module=path,
+        location=location,
+    )
+
+
+def shapes_of(inputs: Any) -> str:
+    """The shapes of example inputs, as ``--input`` writes them."""
+    return ", ".join("x".join(map(str, tensor.shape)) for tensor in tensors_in(inputs))
+
+
+def _text(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    if isinstance(error, (DataDependentOutputException, DynamicOutputShapeException)):
+        return f"its course depends on the values of a tensor ({lines[0] if lines else 'unknown'})"
+    return lines[0] if lines else type(error).__name__
+
+
+def _remedy(error: Exception, inputs: Any) -> str:
+    if tensors_in(inputs) and not isinstance(error, _VALUES):
+        return f"Inputs of shapes {shapes_of(inputs)} were given: check --input / example_inputs."
+    return "Make the forward independent of tensor values, or move that step out of the module."

@@ -1,0 +1,288 @@
+"""Which way each module is captured: symbolically where that works, else by a recorded run.
+
+Symbolic tracing sees a forward as it is written, whatever the sizes; it stops at control flow and
+at libraries that look into their tensors. A recorded run (``planner.tracing.recorder``) takes any
+forward whose course does not depend on tensors' values. So each module's own forward is traced
+symbolically, and those that cannot be are recorded. Where the two do not fit together (a module is
+called in two ways, or captured graphs do not run), all modules are recorded.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.fx
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from planner.errors import TraceError
+from planner.ir import Leaf
+from planner.tracing.calls import Call, Capture, bind
+from planner.tracing.faults import fault
+from planner.tracing.functions import map_tensors
+from planner.tracing.recorder import (
+    InlineError,
+    Recorded,
+    RecordingError,
+    follow_dtypes,
+    record,
+    text_of,
+)
+from planner.tracing.recovery import is_torch_leaf, recover
+from planner.tracing.skeletons import copy_with, runs_in_order
+from planner.tracing.symbolic import capture
+
+
+def recover_leaves(model: nn.Module) -> dict[int, Leaf]:
+    """Constructor calls of torch's own modules; those that cannot be rebuilt are traced instead."""
+    leaves: dict[int, Leaf] = {}
+
+    def visit(module: nn.Module) -> None:
+        # The root becomes a class of the emitted file, so one of torch's is traced like a user's.
+        if module is not model and is_torch_leaf(module):
+            try:
+                leaves[id(module)] = recover(module)
+            except (ValueError, TypeError):
+                pass
+            else:
+                return
+        for child in module.children():
+            visit(child)
+
+    visit(model)
+    return leaves
+
+
+class Recordings:
+    """Captures of all modules by a recorded run, made when first asked for.
+
+    Args:
+        model: the model's skeleton: parameters lack data, buffers have what the forward reads.
+        args, kwargs: the example's arguments.
+        leaves: ids of the modules that are called, not entered.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        leaves: frozenset[int],
+    ) -> None:
+        self._model = model
+        self._args = args
+        self._kwargs = kwargs
+        self._paths = {id(one): path for path, one in reversed(list(model.named_modules()))}
+        self._leaves = frozenset(path for key, path in self._paths.items() if key in leaves)
+        self._made: dict[str, Capture] | None = None
+
+    def capture(self, module: nn.Module) -> Capture | None:
+        """The capture of ``module``; None if the run never called it, or inlined it.
+
+        Raises:
+            TraceError: the run stopped; names the module with file and line.
+        """
+        if self._made is None:
+            self._made = self._run()
+        return self._made.get(self._paths[id(module)])
+
+    def captures(self) -> dict[int, Capture]:
+        """All captures, by the id of the module."""
+        found: dict[int, Capture] = {}
+        for module in self._model.modules():
+            made = self.capture(module)
+            if made is not None and not runs_in_order(module):
+                found[id(module)] = made
+        return found
+
+    def _run(self, inlined: frozenset[str] = frozenset()) -> dict[str, Capture]:
+        try:
+            runs = [self._recorded(training, inlined) for training in (True, False)]
+            return {
+                path: self._agreed(path, [run.get(path, []) for run in runs])
+                for path in dict.fromkeys((*runs[0], *runs[1]))
+            }
+        except InlineError as error:
+            if error.path == "" or error.path in inlined:
+                module = self._model.get_submodule(error.path)
+                raise fault(module, error.path, error) from error
+            return self._run(inlined | {error.path})
+
+    def _recorded(self, training: bool, inlined: frozenset[str]) -> dict[str, list[Recorded]]:
+        """All calls in one mode, with dtypes that follow the data's.
+
+        Tensors are on the meta device if that will do. Fake ones can do more (they know the device
+        that they stand for, and the values of constants), but libraries ask for them, and go other
+        ways then than with real tensors.
+        """
+        try:
+            return self._in_any_precision(training, inlined, fake=False)
+        except TraceError:
+            return self._in_any_precision(training, inlined, fake=True)
+
+    def _in_any_precision(
+        self, training: bool, inlined: frozenset[str], *, fake: bool
+    ) -> dict[str, list[Recorded]]:
+        run = self._record(training, inlined, torch.float32, fake=fake)
+        try:
+            wide = self._record(training, inlined, torch.float64, fake=fake)
+        except (TraceError, InlineError):  # a model for one precision alone
+            return run
+        for path, calls in run.items():
+            for one, other in zip(calls, wide.get(path, []), strict=False):
+                follow_dtypes(one, other)
+        return run
+
+    def _record(
+        self, training: bool, inlined: frozenset[str], precision: torch.dtype, *, fake: bool
+    ) -> dict[str, list[Recorded]]:
+        mode: Any = torch.device("meta")
+        if fake:
+            mode = FakeTensorMode(allow_non_fake_inputs=True)
+
+        def make(tensor: torch.Tensor) -> torch.Tensor:
+            dtype = precision if tensor.dtype is torch.float32 else tensor.dtype
+            with mode:
+                return torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype)
+
+        model = copy_with(self._model, make).train(training)
+        args, kwargs = map_tensors((self._args, dict(self._kwargs)), make)
+        try:
+            return record(model, args, kwargs, mode, self._leaves, inlined)
+        except RecordingError as error:
+            module = self._model.get_submodule(error.path)
+            raise fault(module, error.path, error.cause, (args, kwargs)) from error
+
+    def _agreed(self, path: str, runs: list[list[Recorded]]) -> Capture:
+        """The capture that stands for all calls of a module, in both modes."""
+        for calls in runs:
+            for other in calls[1:]:
+                same = (calls[0].call.inputs == other.call.inputs) and (
+                    text_of(calls[0].graph) == text_of(other.graph)
+                )
+                if not same:
+                    raise InlineError(path, "it does different things in two calls")
+        train, evaluation = (calls[0] if calls else None for calls in runs)
+        first = train or evaluation
+        if first is None:
+            raise AssertionError(path)
+        train, evaluation = train or first, evaluation or first
+        if train.call.inputs != evaluation.call.inputs:
+            raise InlineError(path, "it is called with other arguments in evaluation")
+        constants = {**train.constants, **evaluation.constants}
+        for name, value in train.constants.items():
+            if not torch.equal(value, constants[name]):
+                raise InlineError(path, f"{name} differs between training and evaluation")
+        module = self._model.get_submodule(path)
+        for name, value in constants.items():
+            setattr(module, name, value)
+        return Capture(train.call, train.graph, evaluation.graph, constants, "recorded")
+
+
+def capture_all(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    leaves: frozenset[int],
+    recordings: Recordings,
+    distrusted: frozenset[type] = frozenset(),
+) -> dict[int, Capture]:
+    """Capture every module with a forward of its own, top down, as its callers call it.
+
+    Modules of ``distrusted`` types are recorded.
+
+    Raises:
+        TraceError: a module can be captured neither way, or is called in two ways.
+    """
+    ladder = _Ladder(model, leaves, recordings, distrusted)
+    ladder.called(model, args, kwargs)
+    while ladder.queue:
+        ladder.climb(ladder.queue.pop(0))
+    return ladder.captures
+
+
+class _Ladder:
+    """Captures in the making. ``queue`` holds the modules that are called but not captured yet."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        leaves: frozenset[int],
+        recordings: Recordings,
+        distrusted: frozenset[type],
+    ) -> None:
+        self.distrusted = distrusted
+        self.leaves = leaves
+        self.recordings = recordings
+        self.paths = {id(one): path for path, one in reversed(list(model.named_modules()))}
+        self.captures: dict[int, Capture] = {}
+        self.calls: dict[int, Call] = {}
+        self.queue: list[nn.Module] = []
+
+    def called(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Note a call of ``module``; what it is captured for must serve all of them."""
+        if id(module) in self.leaves or isinstance(module, torch.fx.GraphModule):
+            return
+        if runs_in_order(module):
+            for child in module.children():
+                self.called(child, args, kwargs)
+            return
+        try:
+            call = bind(module, args, kwargs)
+        except TypeError as error:
+            raise fault(module, self.paths[id(module)], error) from error
+        done = self.captures.get(id(module))
+        if done is not None and done.rung == "recorded":
+            return
+        known = self.calls.get(id(module))
+        merged = call if known is None else _union(module, known, call, self.paths[id(module)])
+        if merged != known:
+            self.calls[id(module)] = merged
+            self.queue.append(module)
+
+    def symbolic(self, module: nn.Module) -> Capture | None:
+        """The symbolic trace of ``module``, if there is one to trust."""
+        if type(module) in self.distrusted:
+            return None
+        try:
+            return capture(module, self.calls[id(module)], self.paths[id(module)])
+        except TraceError:
+            return None
+
+    def climb(self, module: nn.Module) -> None:
+        """Capture ``module`` by the first rung that can."""
+        captured = self.symbolic(module) or self.recordings.capture(module)
+        if captured is None:
+            path = self.paths[id(module)]
+            raise TraceError(f"module {path!r} is called by a captured graph alone", module=path)
+        self.captures[id(module)] = captured
+        for graph in (captured.train, captured.eval):
+            for node in graph.nodes:
+                if node.op == "call_module":
+                    child = module.get_submodule(str(node.target))
+                    self.called(child, node.args, node.kwargs)
+
+
+def _union(module: nn.Module, one: Call, other: Call, path: str) -> Call:
+    """A call that serves both: a number that is an input in either is an input."""
+    inputs: list[str] = []
+    mine, theirs = dict(one.constants), dict(other.constants)
+    constants: list[tuple[str, object]] = []
+    for name in inspect.signature(type(module).forward).parameters:
+        values = [known[name] for known in (mine, theirs) if name in known]
+        if len(values) == 2 and values[0] == values[1]:
+            constants.append((name, values[0]))
+        elif len(values) < 2 and all(type(value) in (int, float) for value in values):
+            if name in (*one.inputs, *other.inputs):
+                inputs.append(name)
+        else:
+            # None or a flag decides which way the forward goes, so one class cannot serve both.
+            raise TraceError(
+                f"module {path!r} is called with different values of {name!r}: "
+                "make it an attribute of the module, or use two modules",
+                module=path,
+            )
+    return Call(tuple(inputs), tuple(constants))

@@ -1,0 +1,452 @@
+"""Capture by a recorded run: what a model does with tensors that have shapes but no data.
+
+The model runs once in each mode, as ``torch.export`` runs it when it is not strict: Python executes
+as it is, so any control flow that does not depend on tensors' values works.
+Each module with a forward of its own gets a graph of the public functions it called, its children
+as leaves. Recording functions (``F.conv2d``) rather than dispatched operations
+(``aten.convolution``) keeps what the model's author wrote.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.fx
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from planner import operations
+from planner.tracing.calls import (
+    Call,
+    arguments_of,
+    bind,
+    input_name,
+    is_computed,
+    items_of,
+)
+from planner.tracing.extents import Extent, Extents, Ratio, plain, shape_of, traced
+from planner.tracing.functions import function_of, is_in_place, shaped, tensors_in
+from planner.tracing.norms import DECOMPOSED
+
+
+class InlineError(Exception):
+    """The module named by ``path`` cannot have a forward of its own: it belongs to its caller's."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(reason)
+        self.path = path
+
+
+@dataclass(slots=True)
+class Recorded:
+    """One call of a module: its graph and the tensors that no module owns."""
+
+    call: Call
+    graph: torch.fx.Graph
+    constants: dict[str, torch.Tensor]
+
+
+class RecordingError(Exception):
+    """``cause`` was raised while the forward of the module at ``path`` ran."""
+
+    def __init__(self, path: str, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.path = path
+        self.cause = cause
+
+
+def record(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    mode: AbstractContextManager[Any],
+    leaves: frozenset[str],
+    inlined: frozenset[str],
+) -> dict[str, list[Recorded]]:
+    """Run ``model`` once; every call of every module that has a forward of its own, by path.
+
+    Args:
+        model: its tensors have no data; it runs in the mode that its flag says.
+        args: tensors without data and literals.
+        kwargs: likewise.
+        mode: in which tensors are made without data.
+        leaves: paths of modules that are called, not entered.
+        inlined: paths of modules whose forward is recorded as part of their caller's.
+
+    Raises:
+        RecordingError: a forward raised; names the module.
+        InlineError: a module has to be inlined; names it.
+    """
+    return _Recorder(model, mode, leaves, inlined).run(args, kwargs)
+
+
+@dataclass(slots=True)
+class _Frame:
+    """A forward that is being recorded. ``kept`` keeps ids from being used again."""
+
+    module: nn.Module
+    path: str
+    call: Call
+    graph: torch.fx.Graph
+    extents: Extents
+    nodes: dict[int, torch.fx.Node]
+    device: torch.fx.Node | None = None
+    kept: list[Any] = field(default_factory=list)
+    constants: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def learn(self, value: Any, node: torch.fx.Node) -> None:
+        """``node`` stands for ``value``, and its items for what ``value`` holds."""
+        if isinstance(value, torch.Tensor):
+            node.meta["dtype"] = value.dtype
+        if isinstance(value, (torch.Tensor, Extent, Ratio)):
+            self.nodes[id(value)] = node
+            self.kept.append(value)
+        elif is_computed(value):
+            self.nodes[id(value)] = node
+            self.kept.append(value)
+            for key, item in items_of(value).items():
+                if is_computed(item):
+                    self.learn(item, self.graph.call_function(operator.getitem, (node, key)))
+
+
+class _Recorder(TorchFunctionMode):
+    def __init__(
+        self,
+        model: nn.Module,
+        mode: AbstractContextManager[Any],
+        leaves: frozenset[str],
+        inlined: frozenset[str],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.mode = mode
+        self.leaves = leaves
+        self.inlined = inlined
+        self.paths: dict[int, str] = {}
+        for path, module in model.named_modules(remove_duplicate=False):
+            self.paths.setdefault(id(module), path)
+        self.frames: list[_Frame] = []
+        self.paused = False
+        self.found: dict[str, list[Recorded]] = {}
+        self.owned: dict[int, tuple[dict[int, str], dict[int, str]]] = {}
+        self.gradients = torch.is_grad_enabled()
+
+    def run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, list[Recorded]]:
+        with self.mode, self, _calls(self.called), _quiet():
+            self.enter(self.model, args, dict(kwargs))
+        return self.found
+
+    # ------------------------------------------------------------------ calls of modules
+
+    def called(self, module: nn.Module, args: Any, kwargs: Any, run: Callable[..., Any]) -> Any:
+        """What ``module(*args, **kwargs)`` does; ``run`` is what it would do unrecorded."""
+        path = self.paths.get(id(module))
+        if self.paused or path is None or path in self.inlined:
+            # Made on the fly, or a part of the forward that calls it.
+            return run(module, *args, **kwargs)
+        frame = self.frames[-1]
+        local = self.names(frame.module)[0].get(id(module))
+        if local is None:
+            raise InlineError(frame.path, f"it calls {path!r}, which is not below it")
+        node = frame.graph.call_module(
+            local, self.to_argument(args), self.to_argument(kwargs) or None
+        )
+        if path in self.leaves:
+            with self.pause():
+                result = run(module, *plain(args), **plain(kwargs))
+        else:
+            result = self.enter(module, args, kwargs)
+        result = self.fresh(result, (args, kwargs))
+        frame.learn(result, node)
+        return result
+
+    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run ``module``'s forward in a frame of its own."""
+        path = self.paths[id(module)]
+        graph = torch.fx.Graph()
+        call = bind(module, args, kwargs)
+        nodes: dict[int, torch.fx.Node] = {}
+        extents = Extents(graph, lambda value: nodes.get(id(value)))
+        frame = _Frame(module, path, call, graph, extents, nodes)
+        given = arguments_of(module, args, kwargs)
+        # All placeholders first, then what is read off them.
+        placeholders = [graph.placeholder(input_name(name)) for name in call.inputs]
+        for name, node in zip(call.inputs, placeholders, strict=True):
+            frame.learn(given[name], node)
+        self.frames.append(frame)
+        try:
+            buffers = dict(module._buffers)
+            result = module.forward(*args, **kwargs)
+            self.write_back(module, buffers)
+            graph.output(self.to_output(result))
+        except (InlineError, RecordingError):
+            raise
+        except Exception as error:  # whatever a user's forward raises
+            raise RecordingError(path, error) from error
+        finally:
+            self.frames.pop()
+        self.found.setdefault(path, []).append(Recorded(call, graph, frame.constants))
+        return result
+
+    def write_back(self, module: nn.Module, buffers: Mapping[str, torch.Tensor | None]) -> None:
+        """Write what a forward assigned to its ``buffers`` into them."""
+        for name, value in module._buffers.items():
+            if value is not None and name in buffers and value is not buffers[name]:
+                graph = self.frames[-1].graph
+                graph.call_method("copy_", (graph.get_attr(name), self.to_argument(value)))
+        module._buffers.update(buffers)
+
+    def fresh(self, result: Any, given: Any) -> Any:
+        """``result`` with tensors of its own where it hands back what it was given."""
+        if isinstance(result, torch.Tensor):
+            if any(result is one for one in tensors_in(given)):
+                with self.pause():
+                    return result.view_as(result)
+            return result
+        if type(result) in (tuple, list):
+            return type(result)(self.fresh(item, given) for item in result)
+        return result
+
+    # ------------------------------------------------------------------ calls of functions
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self.paused or not self.frames:
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if func in _UNFOLDED:
+            with self:
+                return _UNFOLDED[func](*args, **kwargs)
+        changes = is_in_place(func)
+        result = shaped(func, plain(args), plain(kwargs))
+        if isinstance(result, (torch.Size, int)):
+            return _sizes(name, result, args)
+        if not changes:
+            if not tensors_in(result):
+                return result
+            result = self.fresh(result, (args, kwargs))
+        frame = self.frames[-1]
+        kind, target, args, kwargs = function_of(func, args, kwargs)
+        given, named = self.to_argument(args), self.to_argument(kwargs)
+        node = frame.graph.create_node(kind, target, given, named)
+        if self.gradients and not torch.is_grad_enabled() and not changes:
+            if any(one.requires_grad for one in tensors_in((args, kwargs))):
+                if isinstance(result, torch.Tensor):
+                    node = frame.graph.call_method("detach", (node,))
+        if changes and args and isinstance(args[0], torch.Tensor):
+            if target is not operator.setitem:
+                frame.learn(args[0], node)
+        frame.learn(result, node)
+        return result
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Inside, nothing is recorded."""
+        before, self.paused = self.paused, True
+        try:
+            yield
+        finally:
+            self.paused = before
+
+    # ------------------------------------------------------------------ values
+
+    def names(self, module: nn.Module) -> tuple[dict[int, str], dict[int, str]]:
+        """Modules and tensors below ``module``, by id: their paths."""
+        found = self.owned.get(id(module))
+        if found is None:
+            modules: dict[int, str] = {}
+            tensors: dict[int, str] = {}
+            for path, part in module.named_modules(remove_duplicate=False):
+                modules.setdefault(id(part), path)
+                held = (*part._parameters.items(), *part._buffers.items(), *part.__dict__.items())
+                for name, value in held:
+                    if isinstance(value, torch.Tensor):
+                        tensors.setdefault(id(value), f"{path}.{name}" if path else name)
+            found = self.owned[id(module)] = (modules, tensors)
+        return found
+
+    def to_argument(self, value: Any) -> Any:
+        """``value`` as an argument of a node in the present frame."""
+        frame = self.frames[-1]
+        if id(value) in frame.nodes:
+            return frame.nodes[id(value)]
+        if isinstance(value, torch.Tensor):
+            return self.tensor(value)
+        if isinstance(value, (Extent, Ratio)):
+            return frame.extents.value(value)
+        if isinstance(value, torch.device):
+            return self.device(value)
+        if isinstance(value, slice):
+            return slice(
+                *(self.to_argument(part) for part in (value.start, value.stop, value.step))
+            )
+        if isinstance(value, (torch.Size, tuple)):
+            return tuple(self.to_argument(item) for item in value)
+        if isinstance(value, list):
+            return [self.to_argument(item) for item in value]
+        if isinstance(value, Mapping) or is_computed(value):
+            return {key: self.to_argument(item) for key, item in items_of(value).items()}
+        return value
+
+    def to_output(self, value: Any) -> Any:
+        """What a forward returns, as the output of its graph."""
+        held = items_of(value)
+        if held and not isinstance(value, torch.Tensor):
+            items = {key: self.to_output(item) for key, item in held.items()}
+            if isinstance(value, (tuple, list)):
+                return (list if isinstance(value, list) else tuple)(items.values())
+            return items
+        return self.to_argument(value)
+
+    def device(self, value: torch.device) -> Any:
+        """The device of the data, which is where the model will be, not where it is recorded."""
+        frame = self.frames[-1]
+        if frame.device is None:
+            tensor = next((one for one in frame.kept if isinstance(one, torch.Tensor)), None)
+            if tensor is None:
+                tensor = next(frame.module.parameters(), None)
+            if tensor is None:
+                return value
+            frame.device = frame.graph.call_function(getattr, (self.tensor(tensor), "device"))
+        return frame.device
+
+    def tensor(self, value: torch.Tensor) -> torch.fx.Node:
+        """The node of a tensor that the forward reads first here."""
+        frame = self.frames[-1]
+        if id(value) in frame.nodes:
+            return frame.nodes[id(value)]
+        path = self.names(frame.module)[1].get(id(value))
+        if path is None and id(value) in self.names(self.model)[1]:
+            raise InlineError(frame.path, "it reads a tensor of a module that is not below it")
+        if path is None and any(id(value) in outer.nodes for outer in self.frames[:-1]):
+            raise InlineError(frame.path, "it reads a tensor that it was not given")
+        if path is None:
+            path = self.constant(value)
+        node = frame.graph.get_attr(path)
+        frame.learn(value, node)
+        return node
+
+    def constant(self, value: torch.Tensor) -> str:
+        """The name of a tensor that no module owns, such as a global of the model's file."""
+        frame = self.frames[-1]
+        if type(value) is not torch.Tensor:
+            raise TypeError("a tensor that was computed elsewhere is read")
+        name = f"constant{len(frame.constants)}"
+        while hasattr(frame.module, name):
+            name += "_"
+        frame.constants[name] = value
+        return name
+
+
+def _sizes(name: str, result: Any, args: tuple[Any, ...]) -> Any:
+    """Sizes of the tensor ``args[0]`` that remember it; any other number as it is."""
+    if isinstance(result, torch.Size):
+        return shape_of(args[0], result)
+    if name == "size" and len(args) == 2:
+        return shape_of(args[0], args[0].shape)[int(args[1])]
+    if name in ("numel", "nelement"):
+        return traced(result, torch.numel, args[0])
+    return result
+
+
+def _rows(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    return iter(tensor.unbind(0))
+
+
+# Recorded as what they are made of.
+_UNFOLDED: dict[Callable[..., Any], Callable[..., Any]] = {
+    **DECOMPOSED,
+    torch.Tensor.__iter__: _rows,
+}
+
+
+@contextmanager
+def _calls(called: Callable[..., Any]) -> Iterator[None]:
+    """Inside, every call of a module goes through ``called``."""
+    plain = nn.Module.__call__
+
+    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return called(module, args, kwargs, plain)
+
+    nn.Module.__call__ = call  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.__call__ = plain  # type: ignore[method-assign]
+
+
+def follow_dtypes(one: Recorded, wide: Recorded) -> None:
+    """Where a dtype is that of the data, read it off the data.
+
+    ``wide`` is the same call with float64 for float32 in the model and its inputs: a dtype that
+    changed with them is theirs, so ``x.to(y.dtype)`` stays what it is in any precision.
+    """
+    nodes, others = list(one.graph.nodes), list(wide.graph.nodes)
+    alike = len(nodes) == len(others) and all(
+        (mine.op, mine.name, _target(mine.target)) == (other.op, other.name, _target(other.target))
+        for mine, other in zip(nodes, others, strict=True)
+    )
+    if not alike:
+        return
+    data: torch.fx.Node | None = None
+    for mine, other in zip(nodes, others, strict=True):
+        if data is not None and mine.op in ("call_function", "call_method"):
+            _follow(mine, other, data)
+        if data is None and mine.meta.get("dtype") is not other.meta.get("dtype"):
+            data = mine
+
+
+def _follow(mine: torch.fx.Node, other: torch.fx.Node, data: torch.fx.Node) -> None:
+    def is_data(value: Any, theirs: Any) -> bool:
+        return isinstance(value, torch.dtype) and value is not theirs
+
+    pairs = [*zip(mine.args, other.args, strict=False)]
+    pairs += [(value, other.kwargs.get(key)) for key, value in mine.kwargs.items()]
+    if not any(is_data(value, theirs) for value, theirs in pairs):
+        return
+    with mine.graph.inserting_before(mine):
+        dtype = mine.graph.call_function(getattr, (data, "dtype"))
+    mine.args = tuple(
+        dtype if is_data(value, theirs) else value
+        for value, theirs in zip(mine.args, other.args, strict=True)
+    )
+    mine.kwargs = {
+        key: dtype if is_data(value, other.kwargs.get(key)) else value
+        for key, value in mine.kwargs.items()
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside, torch does not log the errors of fake operations, which it raises as well."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def text_of(graph: torch.fx.Graph) -> str:
+    """``graph`` in words that are equal for graphs that do the same."""
+    return "\n".join(
+        f"{node.op} {node.name} {_target(node.target)} {node.args} {node.kwargs}"
+        for node in graph.nodes
+    )
+
+
+def _target(target: Any) -> str:
+    return str(operations.public_name(target) if callable(target) else target)

@@ -1,0 +1,234 @@
+"""Run a model and check every captured module at the moment it returns.
+
+A captured module's graph runs on the inputs that the module itself had, from the same state of
+buffers and random numbers. In place of the children's calls stand their recorded results, as long
+as the graph makes the same calls with the same arguments: so checking costs no second forward, and
+the first module that differs is the innermost. By induction, graphs that agree one by one agree as
+a whole. Where the calls are not the same ones, or what a child returns shares memory with what it
+was given, the graph runs once more with the children's own forwards, and that decides.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.fx
+from torch import nn
+
+from planner.tracing.calls import Capture, arguments_of, as_graphs
+from planner.tracing.nested import difference, snapshot, tensors
+
+Forward = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A captured module whose graph does not do what its forward does; ``told`` says how."""
+
+    module: nn.Module
+    told: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """One call: arguments before it, and after it if it changed them, and what it left behind."""
+
+    module: nn.Module
+    before: Any
+    after: Any
+    output: Any
+    random: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Buffers of a module and all below it, and the random generator."""
+
+    buffers: tuple[tuple[nn.Module, str, torch.Tensor, torch.Tensor], ...]
+    random: torch.Tensor
+
+    @classmethod
+    def of(cls, module: nn.Module) -> _State:
+        found = (
+            (owner, name, buffer, buffer.clone())
+            for owner in module.modules()
+            for name, buffer in owner._buffers.items()
+            if buffer is not None
+        )
+        return cls(tuple(found), torch.get_rng_state())
+
+    def restore(self, owners: Iterable[nn.Module]) -> None:
+        torch.set_rng_state(self.random)
+        wanted = set(map(id, owners))
+        for owner, name, buffer, value in self.buffers:
+            if id(owner) in wanted:
+                owner._buffers[name] = buffer
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
+
+    def values(self, owners: Iterable[nn.Module]) -> list[torch.Tensor]:
+        wanted = set(map(id, owners))
+        return [value for owner, _, _, value in self.buffers if id(owner) in wanted]
+
+
+class _OtherCallError(Exception):
+    """A graph calls its children otherwise than the forward did."""
+
+
+class Checker:
+    """Wraps the forwards of ``model``, a copy that nobody else uses.
+
+    ``difference`` is the first that was found, None while there is none.
+
+    Args:
+        model: runs with its own forwards.
+        captures: of its modules, by ``id``.
+    """
+
+    def __init__(self, model: nn.Module, captures: Mapping[int, Capture]) -> None:
+        self.difference: Difference | None = None
+        self._captures = captures
+        self._frames: list[list[_Recorded] | None] = []
+        self._paused = False
+        for module in model.modules():
+            if not isinstance(module, (torch.jit.ScriptModule, torch.fx.GraphModule)):
+                forward = module.forward
+                run = functools.partial(self._call, module, forward)
+                module.__dict__["forward"] = functools.wraps(forward)(run)
+
+    def _call(self, module: nn.Module, forward: Forward, *args: Any, **kwargs: Any) -> Any:
+        if self._paused:
+            return forward(*args, **kwargs)
+        capture = self._captures.get(id(module))
+        calls = self._frames[-1] if self._frames else None
+        if capture is None and calls is None:
+            return self._enter(None, forward, args, kwargs)
+        before = snapshot((args, kwargs))
+        versions = [tensor._version for tensor in tensors((args, kwargs))]
+        entry = _State.of(module) if capture is not None else None
+        made: list[_Recorded] | None = [] if capture is not None else None
+        output = self._enter(made, forward, args, kwargs)
+        changed = versions != [tensor._version for tensor in tensors((args, kwargs))]
+        after = snapshot((args, kwargs)) if changed else None
+        recorded = _Recorded(module, before, after, snapshot(output), torch.get_rng_state())
+        if capture is not None and entry is not None and self.difference is None:
+            self._check(capture, recorded, entry, made or [])
+        if calls is not None:
+            calls.append(recorded)
+        return output
+
+    def _enter(
+        self,
+        calls: list[_Recorded] | None,
+        forward: Forward,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Run ``forward``, its children's calls recorded in ``calls`` unless that is None."""
+        self._frames.append(calls)
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            self._frames.pop()
+
+    def _check(
+        self, capture: Capture, recorded: _Recorded, entry: _State, calls: list[_Recorded]
+    ) -> None:
+        module = recorded.module
+        left = _State.of(module)
+        told = None
+        self._paused = True
+        everything = list(module.modules())
+        # A replay leaves the children's buffers as they are, so it tells about the module's own.
+        for replayed, owners in ((calls, [module]), (None, everything)):
+            entry.restore(owners)
+            args, kwargs = snapshot(recorded.before)
+            try:
+                output = _interpret(module, capture, args, kwargs, replayed)
+            except Exception as error:  # noqa: BLE001  anything may come out of an operation
+                text = str(error).strip().splitlines()
+                told = f"raises {type(error).__name__}: {text[0] if text else ''}".rstrip(": ")
+            else:
+                told = _effects_differ(recorded, left, owners, output, (args, kwargs))
+            if told is None:
+                break
+        self._paused = False
+        if told is not None:
+            self.difference = Difference(module, told)
+
+
+def _effects_differ(
+    recorded: _Recorded, left: _State, owners: list[nn.Module], output: Any, given: Any
+) -> str | None:
+    """How a graph's output and what it changed differ from what its forward did."""
+    told = difference(recorded.output, output)
+    if told is not None:
+        return f"gives {told}"
+    expected = recorded.before if recorded.after is None else recorded.after
+    if difference(expected, given) is not None:
+        return "changes its inputs otherwise"
+    now = _State.of(recorded.module)
+    if difference(left.values(owners), now.values(owners)) is not None:
+        return "leaves other buffers"
+    if not torch.equal(left.random, now.random):
+        return "draws other random numbers"
+    return None
+
+
+def _interpret(
+    module: nn.Module,
+    capture: Capture,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    calls: list[_Recorded] | None,
+) -> Any:
+    """Run the graph of ``module``'s mode; its children are replayed from ``calls``, if given."""
+    given = arguments_of(module, args, kwargs)
+    graph = capture.train if module.training else capture.eval
+    run = _Own(module, graph=graph) if calls is None else _Replay(module, graph, calls)
+    output = run.run(*(as_graphs(given[name]) for name in capture.call.inputs))
+    if isinstance(run, _Replay) and run.position != len(run.calls):
+        raise _OtherCallError
+    return output
+
+
+class _Own(torch.fx.Interpreter):
+    """Children run by their own forwards, also those that were registered after the capture."""
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Run a child."""
+        return as_graphs(self.fetch_attr(target)(*args, **kwargs))
+
+
+class _Replay(torch.fx.Interpreter):
+    """Children are not run: what they did when the forward called them is done again."""
+
+    def __init__(self, module: nn.Module, graph: torch.fx.Graph, calls: list[_Recorded]) -> None:
+        super().__init__(module, graph=graph)
+        self.calls = calls
+        self.position = 0
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Give what the child gave.
+
+        Raises:
+            _OtherCallError: it was not called now, or with other arguments.
+        """
+        if self.position == len(self.calls):
+            raise _OtherCallError
+        recorded = self.calls[self.position]
+        self.position += 1
+        if self.fetch_attr(target) is not recorded.module or difference(
+            recorded.before, (args, kwargs)
+        ):
+            raise _OtherCallError
+        if recorded.after is not None:
+            pairs = zip(tensors((args, kwargs)), tensors(recorded.after), strict=True)
+            for given, changed in pairs:
+                given.copy_(changed)
+        torch.set_rng_state(recorded.random)
+        return as_graphs(snapshot(recorded.output))

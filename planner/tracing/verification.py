@@ -1,0 +1,231 @@
+"""Captured graphs against the model's own forwards, in numbers.
+
+A trace can be wrong without failing: a branch on a value that is a proxy during the trace, a flag
+that the trace found true, a random number drawn once. So a copy of the model with random weights
+runs with its own forwards, in training and in evaluation, at two batch sizes, and every captured
+module is checked as it returns (:mod:`~planner.tracing.replay`).
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import random
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from planner.errors import TraceError
+from planner.ir import Verification
+from planner.tracing.calls import Capture, as_graphs
+from planner.tracing.nested import difference, leaves
+from planner.tracing.replay import Checker
+from planner.tracing.shapes import run_captured
+from planner.tracing.weights import RandomWeights
+
+LIMIT = 500_000_000
+"""Parameters beyond which a model is not run: it would take minutes."""
+
+
+def verify(
+    model: nn.Module,
+    captures: Mapping[str, Capture],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Verification:
+    """Compare the captured graphs of ``model`` with its forwards; the model is left as it was.
+
+    Outputs, changed inputs, buffers and the use of random numbers must agree, up to
+    :data:`~planner.tracing.nested.TOLERANCE` of a tensor's scale. Where the model itself does not
+    run, nothing is compared, and the result says so.
+
+    Args:
+        model: may lack data in its parameters, whose values are never read.
+        captures: by the module's path in ``model``.
+        args: inputs of the model. Integers keep their values if they have some, all else is random.
+            What has the first tensor's first axis gets other batch sizes.
+        kwargs: likewise, by keyword.
+
+    Raises:
+        TraceError: a module's graph differs from its forward; the innermost such module is named.
+    """
+    reason = _obstacle(model)
+    if reason is not None:
+        return Verification(reason=reason)
+    weights = _without_data(model)
+    values = RandomWeights(weights.values())
+    inputs = args, dict(kwargs)
+    first = next((leaf for leaf in leaves(inputs) if isinstance(leaf, torch.Tensor)), None)
+    own = first.shape[0] if first is not None and first.dim() else 1
+    sizes = (own, own + 1) if 2 <= own <= 4 else (2, 3)
+    ran: dict[bool, list[int]] = {True: [], False: []}
+    reason = ""
+    # Models of one fixed batch run at that of the example alone.
+    for size in dict.fromkeys((*sizes, own)):
+        if size not in sizes and any(ran.values()):
+            break
+        for training in (True, False):
+            twins = (_twin(model, weights).train(training) for _ in range(3))
+            given = _resized(inputs, own, size)
+            raised = _run(twins, captures, values, given, size)
+            if raised is None:
+                ran[training].append(size)
+            else:
+                mode = "training" if training else "evaluation"
+                reason = f"the model itself raises {raised} in {mode} at batch {size}"
+    return Verification(tuple(ran[True]), tuple(ran[False]), reason)
+
+
+def _obstacle(model: nn.Module) -> str | None:
+    """Why ``model`` cannot be run."""
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if count > LIMIT:
+        return f"{count:,} parameters are more than {LIMIT:,}"
+    for path, module in model.named_modules():
+        for name, value in (*module._buffers.items(), *module.__dict__.items()):
+            if isinstance(value, torch.Tensor) and value.is_meta:
+                return f"{path}.{name} has no data".lstrip(".")
+    return None
+
+
+def _run(
+    twins: Iterator[nn.Module],
+    captures: Mapping[str, Capture],
+    values: RandomWeights,
+    inputs: tuple[tuple[Any, ...], dict[str, Any]],
+    size: int,
+) -> str | None:
+    """Check all modules in one run of a twin: the name of the error that it raises itself."""
+    twin = next(twins)
+    checker = Checker(twin, _fitted(twin, captures))
+    raised = None
+    with _undisturbed(size), torch.no_grad(), values:
+        try:
+            args, kwargs = _filled(inputs)
+            twin(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001  anything may come out of a user's forward
+            raised = type(error).__name__
+    found = checker.difference
+    if found is not None and not _agree(twins, captures, values, inputs, size):
+        path = next(path for path, module in twin.named_modules() if module is found.module)
+        raise _error(path, found.module, found.told, size)
+    return raised
+
+
+def _fitted(twin: nn.Module, captures: Mapping[str, Capture]) -> dict[int, Capture]:
+    """``captures`` by the ids of the modules of ``twin``, which gets their constants."""
+    by_module: dict[int, Capture] = {}
+    for path, capture in captures.items():
+        module = twin.get_submodule(path)
+        by_module[id(module)] = capture
+        for name, constant in capture.constants.items():
+            setattr(module, name, constant.clone())
+    return by_module
+
+
+def _agree(
+    twins: Iterator[nn.Module],
+    captures: Mapping[str, Capture],
+    values: RandomWeights,
+    inputs: tuple[tuple[Any, ...], dict[str, Any]],
+    size: int,
+) -> bool:
+    """Whether the captured graphs together do what the model does, though one by one they do not.
+
+    A graph may leave to a child what its forward does itself: where a library takes a shortcut that
+    depends on tensors' values, such as a mask that masks nothing, graphs go the long way.
+    """
+    plain, captured = next(twins), next(twins)
+    done: list[Any] = []
+    for module, by_module in ((plain, {}), (captured, _fitted(captured, captures))):
+        with _undisturbed(size), torch.no_grad(), values:
+            try:
+                args, kwargs = _filled(inputs)
+                output = run_captured(module, args, kwargs, by_module)
+            except Exception:  # noqa: BLE001  anything may come out of an operation
+                return False
+            buffers = dict(module.named_buffers())
+            done.append((output, args, kwargs, buffers, torch.get_rng_state()))
+    return difference(as_graphs(done[0]), as_graphs(done[1])) is None
+
+
+def _without_data(model: nn.Module) -> dict[int, nn.Parameter]:
+    """Parameters to take the place of the model's, by the ``id`` of those."""
+    return {
+        id(one): nn.Parameter(one.detach().to("meta"), requires_grad=one.requires_grad)
+        for one in model.parameters()
+    }
+
+
+def _twin(model: nn.Module, weights: Mapping[int, nn.Parameter]) -> nn.Module:
+    """A copy of ``model`` on the CPU, with ``weights`` for its parameters."""
+    known: dict[int, Any] = dict(weights)
+    for module in model.modules():
+        for value in (*module._buffers.values(), *module.__dict__.values()):
+            if isinstance(value, torch.Tensor):
+                known[id(value)] = value.detach().to("cpu", copy=True)
+    return copy.deepcopy(model, known)
+
+
+def _resized(value: Any, own: int, size: int) -> Any:
+    """``value`` with ``size`` in place of ``own`` as the first axis of its tensors."""
+    if isinstance(value, torch.Tensor):
+        if value.dim() == 0 or value.shape[0] != own or own == size:
+            return value
+        return value[torch.arange(size, device=value.device) % max(own, 1)]
+    return _mapped(value, lambda item: _resized(item, own, size))
+
+
+def _filled(value: Any) -> Any:
+    """``value`` with random floats on the CPU; integers without data become zeros and ones."""
+    if isinstance(value, torch.Tensor):
+        if value.is_floating_point() or value.is_complex():
+            return torch.randn(value.shape, dtype=value.dtype)
+        if value.is_meta:
+            return torch.randint(0, 2, value.shape).to(value.dtype)
+        return value.to("cpu", copy=True)
+    return _mapped(value, _filled)
+
+
+def _mapped(value: Any, function: Any) -> Any:
+    if isinstance(value, dict):
+        return type(value)({key: function(item) for key, item in value.items()})
+    if isinstance(value, (tuple, list)):
+        return type(value)(function(item) for item in value)
+    return value
+
+
+@contextmanager
+def _undisturbed(seed: int) -> Iterator[None]:
+    """Seed the random generators of the CPU, and put them back afterwards."""
+    python, numpy = random.getstate(), sys.modules.get("numpy")
+    numbers: Any = None if numpy is None else numpy.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        if numpy is not None:
+            numpy.random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            if numpy is not None:
+                numpy.random.set_state(numbers)
+
+
+def _error(path: str, module: nn.Module, told: str, size: int) -> TraceError:
+    code = inspect.unwrap(type(module).forward).__code__
+    location = f"{code.co_filename}:{code.co_firstlineno}"
+    name = f"module {path!r}" if path else "the model's root module"
+    return TraceError(
+        f"{name} ({type(module).__name__}) is captured wrongly: in "
+        f"{'training' if module.training else 'evaluation'}, at batch {size}, its graph {told}\n"
+        f"  at {location}\n"
+        "  Make the forward independent of the inputs' values, types and batch size.",
+        module=path,
+        location=location,
+    )
