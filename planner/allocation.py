@@ -44,9 +44,14 @@ of ``planner.solver_model``, the tables stand in ``planner.formulation``.
 Properties. N · SHARE(m / N) is concave and homogeneous, so equal shares are best, and a merger of
 groups never loses worth of size. Own parameters have the greatest worth at a share of 1, so that
 at the dense count every site that may keeps its own. Constraints other than 4 do not depend on the
-budget, so a larger one never lowers the optimum. Coefficients are integers, one worker searches
-from a fixed seed to a deterministic limit, and a second solve holds the objective and minimises
-Σ rank · variable (``_settle``), so that of equal optima one is canonical.
+budget, so a larger one never lowers the optimum.
+
+Search. Coefficients are integers, and one worker searches from a fixed seed to a deterministic
+limit. For a part PROOF of it a proof of optimality is sought. If the gap is then above one bank's
+cost, another search with the whole limit goes on until it is not (``_solve``): what is worth less
+than a bank is left. Status, bound and gap tell how it ended. Where optimality is proven, another
+solve holds the objective and minimises Σ rank · variable (``_settle``), so that of equal optima one
+is canonical.
 """
 
 from __future__ import annotations
@@ -59,7 +64,7 @@ from ortools.sat.python import cp_model
 from planner.construction import construct
 from planner.errors import InfeasibleBudgetError, SolveLimitError
 from planner.formulation import Problem, formulate
-from planner.ir import GENERATORS, Allocation, Evidence, Generator, Site, Solution
+from planner.ir import MENU, Allocation, Evidence, Generator, Site, Solution
 from planner.placement import place
 from planner.solver_model import (
     Variables,
@@ -75,7 +80,8 @@ from planner.solver_model import (
 from planner.validation import check
 from planner.valuation import Decision, Scale, scale_of, spending, worth
 
-MENU: tuple[Generator, ...] = tuple(name for name in GENERATORS if name != "tie")
+PROOF = 0.25
+"""Share of the solver's limit that goes to a proof of optimality where the gap is small."""
 
 
 def allocate(
@@ -136,14 +142,10 @@ def _solve(
     add_budget(v, problem, budget, scale)
     objective = objective_of(v, problem, scale)
     v.model.maximize(objective)
-    add_hint(v, problem, start, scale)
-    solver = _run(v, limit, scale.tolerance)
-    if solver is None:
-        raise SolveLimitError(
-            f"the solver found no allocation within its limit of {limit}; raise the limit"
-        )
-    bound = round(solver.best_objective_bound)
-    decision = decision_of(solver, v, problem)
+    decision, bound = _search(v, problem, scale, start, limit * PROOF, scale.tolerance)
+    if worth(problem, decision, scale) + scale.bank < bound:
+        decision, lower = _search(v, problem, scale, decision, limit, scale.bank)
+        bound = min(bound, lower)
     if worth(problem, decision, scale) + scale.tolerance >= bound:
         decision = _settle(v, problem, scale, objective, decision, limit / 4)
     value = worth(problem, decision, scale)
@@ -151,6 +153,22 @@ def _solve(
         "OPTIMAL" if value + scale.tolerance >= bound else "FEASIBLE"
     )
     return decision, Solution("cp-sat", status, value, max(value, bound))
+
+
+def _search(
+    v: Variables, problem: Problem, scale: Scale, start: Decision, limit: float, tolerance: int
+) -> tuple[Decision, int]:
+    """A decision no worse than ``start``, and the bound on the objective of any."""
+    v.model.clear_hints()  # type: ignore[no-untyped-call]
+    add_hint(v, problem, start, scale)
+    solver = _run(v, limit, tolerance)
+    if solver is None:
+        raise SolveLimitError(
+            f"the solver found no allocation within its limit of {limit}; raise the limit"
+        )
+    found = decision_of(solver, v, problem)
+    better = max(start, found, key=lambda decision: worth(problem, decision, scale))
+    return better, round(solver.best_objective_bound)
 
 
 def _least(problem: Problem, limit: float) -> Decision:

@@ -1,26 +1,38 @@
 """Feasible allocations by rule: the solver's starting point, quick at any size.
 
 ``construct`` proposes coherent sharings (every class in its largest group that is alike enough) and
-mixings (every class by itself, with more than one template a site), then goes over the groups and
-classes once or twice and keeps each change that adds to the solver's own objective. For any such
-choice of options the banks grow in order of the worth of one more parameter (``_fill``).
+mixings (every class by itself, with more than one template a site). From each proposal it climbs:
+it goes over the groups and classes and keeps each change that adds to the solver's own objective.
+For any such choice of options the banks grow in order of the worth of one more parameter
+(``_fill``), which is best for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from functools import lru_cache
+from itertools import pairwise
 
-from planner.formulation import DISSIMILARITY, SHARE, TEMPLATES, Option, Problem, SiteClass
+from planner.formulation import (
+    DISSIMILARITY,
+    SHARE,
+    TEMPLATES,
+    VISIBLE,
+    Option,
+    Problem,
+    SiteClass,
+)
 from planner.valuation import Decision, Scale, spending, worth
 
 _BEARABLE = (1000, 160, 80, 40, 20, 0)
-_ROUNDS = 2
-_EFFORT = 200_000
+_LEVELS = (1, 2)
+_EFFORT = 300_000
 
 _Choice = tuple[int | None, int]
 _Choices = tuple[_Choice, ...]
+_Sharing = tuple[int, int, int, int]
+"""Of a class that reads a bank: weight, size, sites, and how many of them do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +45,51 @@ class _Found:
 
 def construct(problem: Problem, budget: int, scale: Scale) -> Decision | None:
     """The best allocation that the rules find within ``budget``, or None."""
-    best: _Found | None = None
+    starts: dict[Decision, _Found] = {}
     for choices in _proposals(problem):
-        best = _better(problem, choices, budget, scale, best)
-    if best is None:
-        return None
-    for _ in range(_ROUNDS):
-        before = best.value
-        for change in islice(_changes(problem), _patience(problem)):
-            choices = tuple(
-                change.get(number, choice) for number, choice in enumerate(best.decision.choices)
-            )
-            best = _better(problem, choices, budget, scale, best) or best
-        if best.value == before:
-            break
-    return best.decision
+        found = _better(problem, choices, budget, scale, None)
+        if found is not None:
+            starts.setdefault(found.decision, found)
+    tries = iter(range(_patience(problem)))
+    visited: set[Decision] = set()
+    peaks = [
+        _climb(problem, start, budget, scale, tries, visited)
+        for start in sorted(starts.values(), key=_falling)
+    ]
+    return min(peaks, key=_falling).decision if peaks else None
+
+
+def _falling(found: _Found) -> int:
+    return -found.value
 
 
 def _patience(problem: Problem) -> int:
-    """How many changes are tried in a round: fewer where each takes longer."""
+    """How many changes are tried: fewer where each takes longer."""
     return _EFFORT // (1 + len(problem.classes) + len(problem.groups))
+
+
+def _climb(
+    problem: Problem,
+    found: _Found,
+    budget: int,
+    scale: Scale,
+    tries: Iterator[int],
+    visited: set[Decision],
+) -> _Found:
+    """Makes every change that adds to the worth, until none does or the ways meet one before."""
+    before = -1
+    while found.value > before:
+        before = found.value
+        for _, change in zip(tries, _changes(problem), strict=False):
+            choices = tuple(
+                change.get(number, choice) for number, choice in enumerate(found.decision.choices)
+            )
+            better = _better(problem, choices, budget, scale, found) or found
+            if better is not found and better.decision in visited:
+                return better
+            found = better
+            visited.add(found.decision)
+    return found
 
 
 def _better(
@@ -61,14 +98,18 @@ def _better(
     """``best``, or the decision with ``choices`` if that is worth more."""
     if best is not None and choices == best.decision.choices:
         return best
-    for options in (choices, None):
-        decision = _fill(problem, options or choices, budget)
+    for _ in range(2):
+        decision = _fill(problem, choices, budget)
         if decision is None:
             return best
         value = worth(problem, decision, scale)
         if best is None or value > best.value:
             best = _Found(value, decision)
-        choices = _upgraded(problem, decision)
+        # Which option of its group serves a class depends on the size that its bank has got.
+        upgraded = _upgraded(problem, decision)
+        if upgraded == choices:
+            break
+        choices = upgraded
     return best
 
 
@@ -87,12 +128,14 @@ def _proposals(problem: Problem) -> Iterator[_Choices]:
             )
     for bearable in _BEARABLE:
         yield tuple(_sharing(item, sizes, bearable) for item in problem.classes)
+    for level in _LEVELS:
+        yield tuple(_nested(item, sizes, level) for item in problem.classes)
     for templates in TEMPLATES:
         yield tuple(_mixing(item, sizes, templates) for item in problem.classes)
 
 
 def _changes(problem: Problem) -> Iterator[dict[int, _Choice]]:
-    """Everything that can join a group does, or one class leaves all groups."""
+    """Everything that can join a group does, or one class goes elsewhere."""
     for joins in problem.joins():
         for templates in (0, *TEMPLATES):
             change = _joining(problem, joins, templates)
@@ -101,8 +144,10 @@ def _changes(problem: Problem) -> Iterator[dict[int, _Choice]]:
     for number, item in enumerate(problem.classes):
         if item.may_own:
             yield {number: (None, 0)}
+        # In a group the first option serves: ``_upgraded`` finds the best.
+        entries = {option.group: index for index, option in reversed([*enumerate(item.options)])}
         for index, option in enumerate(item.options):
-            if option.group is None:
+            if option.group is None or entries[option.group] == index:
                 yield {number: (index, len(item.sites))}
 
 
@@ -160,6 +205,14 @@ def _sharing(item: SiteClass, sizes: dict[int, int], bearable: int) -> _Choice:
     return cheapest, len(item.sites)
 
 
+def _nested(item: SiteClass, sizes: dict[int, int], level: int) -> _Choice:
+    """The class's group at a level of nesting, 0 the largest, or its smallest if it has fewer."""
+    groups = {option.group for option in item.options if option.group is not None}
+    ordered = sorted(groups, key=lambda group: (-sizes[group], group))
+    chosen = ordered[: level + 1][-1:]
+    return _sharing(item, {group: group in chosen for group in groups}, 1000)
+
+
 def _mixing(item: SiteClass, sizes: dict[int, int], templates: int) -> _Choice:
     """A mix of K templates in the class's smallest group."""
     found = [
@@ -175,8 +228,9 @@ def _mixing(item: SiteClass, sizes: dict[int, int], templates: int) -> _Choice:
 def _fill(problem: Problem, choices: _Choices, budget: int) -> Decision | None:
     """Sizes the banks: what each needs, then what is left where it is worth most."""
     count = len(problem.groups)
-    least, most, weight = [0] * count, [0] * count, [0] * count
+    least, most = [0] * count, [0] * count
     rooms: dict[int, int] = {}
+    members: dict[int, list[_Sharing]] = {}
     for item, (choice, shared) in zip(problem.classes, choices, strict=True):
         option = None if choice is None else item.options[choice]
         if option is None or option.group is None:
@@ -184,11 +238,10 @@ def _fill(problem: Problem, choices: _Choices, budget: int) -> Decision | None:
         group = option.group
         least[group] = max(least[group], option.need)
         most[group] += option.reads * shared
-        weight[group] += item.weight * shared
+        members.setdefault(group, []).append((item.weight, item.size, len(item.sites), shared))
         if option.room is not None:
             rooms[group] = min(option.room, rooms.get(group, option.room))
-    used = [group for group in range(count) if weight[group]]
-    for group in used:
+    for group in members:
         most[group] = min(most[group], rooms.get(group, most[group]))
         if least[group] > most[group]:
             return None
@@ -196,15 +249,46 @@ def _fill(problem: Problem, choices: _Choices, budget: int) -> Decision | None:
     left = budget - spending(problem, Decision(choices, tuple(sizes)))
     if left < 0:
         return None
-    for piece, (slope, intercept) in enumerate(SHARE):
-        for group in used:
-            kink = most[group]
-            if piece + 1 < len(SHARE):
-                # Where this piece and the next are equal.
-                lower, higher = SHARE[piece + 1]
-                steepness = (slope - lower) * problem.resolution
-                kink = min(kink, weight[group] * (higher - intercept) // steepness)
-            grown = max(sizes[group], min(kink, sizes[group] + left))
-            left -= grown - sizes[group]
-            sizes[group] = grown
+    growth = [
+        (-slope, group, length)
+        for group, sharing in members.items()
+        for slope, length in _growth(problem.resolution, tuple(sharing), least[group], most[group])
+    ]
+    # Worth is concave in each size, so the steepest pieces of all banks come first, each in order.
+    for _, group, length in sorted(growth):
+        grown = min(length, left)
+        sizes[group] += grown
+        left -= grown
     return Decision(choices, tuple(sizes))
+
+
+@lru_cache(maxsize=1 << 14)  # a change leaves most banks as they were
+def _growth(
+    resolution: int, sharing: tuple[_Sharing, ...], least: int, most: int
+) -> tuple[tuple[int, int], ...]:
+    """Worth of a parameter more in a bank, and for how many parameters, from ``least`` to ``most``.
+
+    Each pair of neighbouring pieces of a table meets in a kink, where the slope falls.
+    """
+    total = sum(weight * count for weight, _, _, count in sharing)
+    falls = _falls(SHARE, total, resolution, 1)
+    for weight, size, sites, _ in sharing:
+        falls += _falls(VISIBLE, weight, weight // size, sites)
+    slope = sum(fall for _, fall in falls)
+    pieces, reached = [], least
+    for kink, fall in sorted(falls):
+        if min(kink, most) > reached:
+            pieces.append((slope, min(kink, most) - reached))
+            reached = min(kink, most)
+        slope -= fall
+    return (*pieces, (slope, most - reached))
+
+
+def _falls(
+    table: tuple[tuple[int, int], ...], weight: int, unit: int, times: int
+) -> list[tuple[int, int]]:
+    """(size, fall of the slope) where the pieces of ``times`` the table meet, by ``weight``."""
+    return [
+        (weight * (higher - intercept) // ((slope - lower) * unit), (slope - lower) * unit * times)
+        for (slope, intercept), (lower, higher) in pairwise(table)
+    ]

@@ -77,7 +77,9 @@ SMALL = 100
 COPIES = (2, 3, 4, 6, 8, 12, 16, 32, 64)
 """Menu of copies for repeat and mask, which fixes how many coefficients they have."""
 
-MASK_WINDOWS = 8
+WINDOWS: dict[Generator, int] = {"repeat": 1, "mask": 8}
+"""Coefficients a copy."""
+
 RANKS = (1, 4, 16, 64, 256)
 
 LEAST_BANK = 16
@@ -303,22 +305,28 @@ def _shared_options(
 
     if "mix" in generators:
         for k in TEMPLATES:
-            # Neighbouring windows overlap by half at most.
-            offer("mix", k, -(-(k + 1) * n // 2), None, k * n, k)
+            # Neighbouring windows overlap by half at most, and more than n of them are redundant.
+            if k <= n:
+                offer("mix", k, -(-(k + 1) * n // 2), None, k * n, k)
     if "hash" in generators and random and n >= CHUNKS_PER_HASH * chunk:
         offer("hash", 0, 1, None, n - n % chunk, 0)
         # Hash reads as much, costs no coefficients and is worth more than all that follow.
         return options
-    if "interpolate" in generators and random and n > 1:
-        offer("interpolate", 2, 1, n - 1, n, 2)
-    for generator, windows in (("repeat", 1), ("mask", MASK_WINDOWS)):
+    if "interpolate" in generators and random and n > 2:
+        # Two different templates need a ring of two.
+        offer("interpolate", 2, 2, n - 1, n, 2)
+    for generator, windows in WINDOWS.items():
         if generator in generators:
             for copies in COPIES:
-                need = max(-(-n // copies), windows)
-                room = -(-n // (copies - 1)) - 1
+                need, room = -(-n // copies), -(-n // (copies - 1)) - 1
                 if max(need, least) <= room:
-                    offer(generator, copies, need, room, n, copies * windows)
+                    offer(generator, copies, need, room, n, _windows(n, copies * windows))
     return options
+
+
+def _windows(size: int, most: int) -> int:
+    """How many windows of one length begin within ``size`` elements: at most ``most``."""
+    return -(-size // -(-size // most))
 
 
 def _lowrank_options(site: Site, worth: int) -> list[Option]:

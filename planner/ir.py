@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 # --------------------------------------------------------------------------- values in a program
@@ -354,6 +354,8 @@ GENERATORS: tuple[Generator, ...] = (
     "lowrank",
     "tie",
 )
+MENU: tuple[Generator, ...] = tuple(name for name in GENERATORS if name != "tie")
+"""What is tried without being asked for: equal tensors are for comparison alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,7 +384,7 @@ class Evidence:
 class Bank:
     """A flat vector of ``size`` trainable parameters, read as a ring by its sites.
 
-    ``coefficients`` more parameters hold the mixing coefficients and windows of its sites.
+    ``coefficients`` more parameters hold the mixing coefficients of its sites.
     ``std`` is the standard deviation at which the vector is stored; ``chunk`` the length of the
     contiguous runs in which hash generators read it.
     """
@@ -407,9 +409,9 @@ class Placement:
     - ``mix``: Σ_k c_k T_k, k < ``templates``; T_k[i] = b[start + k·stride + i]. n ≤ m.
     - ``interpolate``: bilinear resize to O × I of Σ_k c_k T_k viewed as ``rows`` × ``columns``,
       T_k of rows·columns elements at start + k·stride. n > m.
-    - ``repeat`` and ``mask``: t = min(m, n);
-      G[i] = c[i div t, w·(i mod t) div t] · b[start + i mod t], with w = ``windows`` segments a
-      copy (1 for repeat). count = ceil(n / t) · w. n > m.
+    - ``repeat`` and ``mask``: G[i] = c[i div L] · b[start + i], copies of the ring in windows of
+      L = ceil(n / count) ≤ m elements with a factor each, so that no two copies are the same; all
+      windows begin within the tensor: count = ceil(n / L). n > m.
     - ``hash``: with chunks of L = bank.chunk elements, C = ceil(m / L) chunks in the ring (the last
       one wraps), F = n div L full chunks and P = max(1, min(F, C)): full chunk j of W is ± chunk
       (start + (stride·(j mod P) + seed·(j div P)) mod P) mod C, the remaining n mod L elements
@@ -433,7 +435,6 @@ class Placement:
     count: int = 0
     rows: int = 0
     columns: int = 0
-    windows: int = 0
     rank: int = 0
     seed: int = 0
     scale: float = 1.0
@@ -465,7 +466,7 @@ class Allocation:
     banks: tuple[Bank, ...]
     placements: tuple[Placement, ...]
     solution: Solution
-    generators: tuple[Generator, ...] = field(default=GENERATORS[:-1])
+    generators: tuple[Generator, ...] = MENU
 
 
 def is_attribute(name: str) -> bool:

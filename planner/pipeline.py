@@ -9,7 +9,7 @@ from planner.allocation import allocate
 from planner.budgets import parse_budget
 from planner.errors import PlannerError, TraceError
 from planner.evidence import shape_evidence
-from planner.ir import GENERATORS, Generator, Initial
+from planner.ir import GENERATORS, MENU, Generator, Initial
 from planner.plans import Plan
 from planner.sites import dense_parameters, find_sites
 from planner.validation import check
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from planner.examples import Inputs
-
-DEFAULT_GENERATORS: tuple[Generator, ...] = tuple(name for name in GENERATORS if name != "tie")
 
 
 def plan(
@@ -70,7 +68,7 @@ def plan(
         raise PlannerError("constraints are not supported yet: pass None")
     if evidence != "shape":
         raise PlannerError(f"evidence {evidence!r} is not known: use 'shape'")
-    menu = tuple(DEFAULT_GENERATORS if generators is None else generators)
+    menu = tuple(MENU if generators is None else generators)
     for name in menu:
         if name not in GENERATORS:
             raise PlannerError(f"generator {name!r} is not one of {', '.join(GENERATORS)}")

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from planner.evidence import sigma
-from planner.formulation import MASK_WINDOWS, Option, Problem
+from planner.formulation import Option, Problem
 from planner.ir import Bank, Evidence, Placement, Site, significant
 from planner.valuation import Decision
 
@@ -231,17 +231,20 @@ def _windowed(site: Site, option: Option, start: int, size: int, std: float) -> 
             stride=size - high * wide,
             scale=significant(deviation / std / gain),
         )
-    return replace(placement, windows=MASK_WINDOWS if option.generator == "mask" else 1)
+    return placement
 
 
 def _resized(rows: int, columns: int, size: int) -> tuple[int, int]:
     """Rows × columns of a template: two thirds of the ring, near the tensor's own aspect.
 
-    Two templates then overlap by half and read the ring between them, which needs at least half.
+    Two templates then overlap by half and read the ring between them. That needs at least half of
+    it, and less than all, or they would be one. Both hold for some template of any ring of two
+    parameters or more.
     """
     best: tuple[float, int, int] | None = None
-    for high in range(1, min(rows, size) + 1):
-        for wide in {min(columns, size // high), min(columns, max(1, 2 * size // (3 * high)))}:
+    for high in range(1, min(rows, size - 1) + 1):
+        most = min(columns, (size - 1) // high)
+        for wide in {most, min(most, max(1, 2 * size // (3 * high)))}:
             if 2 * high * wide < size:
                 continue
             misfit = abs(math.log(3 * high * wide / (2 * size)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from planner.errors import UnsupportedSiteError
 from planner.ir import Initial, Program, Site
-from planner.topology import layers, places
+from planner.topology import layers, nearest, places, role
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,7 +44,7 @@ def find_sites(
     for key, parameter in tensors.items():
         name, *aliases = names[key]
         path, _, attribute = name.rpartition(".")
-        place = where.get(_enclosing(path, where))
+        place = where.get(nearest(path, where))
         if place is None:
             raise UnsupportedSiteError(
                 f"parameter {name!r} belongs to a module that the program does not contain",
@@ -57,18 +57,13 @@ def find_sites(
                 site=name,
             )
         inner = path[len(place.path) :].lstrip(".")
-        local = ".".join(part for part in (place.local, inner) if part)
-        owner = place.type
-        if inner:
-            owner = type(model.get_submodule(path)).__name__
-        role = ".".join(part for part in (place.definition, local, attribute) if part)
-        if place.block:
-            role = ".".join(part for part in (place.type, inner, attribute) if part)
-        owners = [owner_name.rpartition(".")[0] for owner_name in (name, *aliases)]
-        read = [found[_enclosing(p, where)] for p in owners if _enclosing(p, where) in found]
+        owner = type(model.get_submodule(path)).__name__ if inner else place.type
+        role_name = ".".join(part for part in role(place, path, attribute) if part)
+        readers = (nearest(one.rpartition(".")[0], where) for one in (name, *aliases))
+        read = [found[reader] for reader in readers if reader in found]
         uses = sum(layer.uses for layer in read)
-        repeat = repeats.get(role, 0)
-        repeats[role] = repeat + 1
+        repeat = repeats.get(role_name, 0)
+        repeats[role_name] = repeat + 1
         site = Site(
             name=name,
             aliases=tuple(aliases),
@@ -77,7 +72,7 @@ def find_sites(
             shape=tuple(parameter.shape),
             dtype=str(parameter.dtype).removeprefix("torch."),
             initial=initials[name],
-            role=role,
+            role=role_name,
             repeat=repeat,
             depth=min((layer.depth for layer in read), default=0),
             uses=uses,
@@ -85,13 +80,6 @@ def find_sites(
         )
         sites.append(_with_reason(site))
     return tuple(sites)
-
-
-def _enclosing(path: str, where: Mapping[str, object]) -> str:
-    """The nearest module at or above ``path`` that the program knows."""
-    while path not in where and path:
-        path = path.rpartition(".")[0]
-    return path
 
 
 def _with_reason(site: Site) -> Site:

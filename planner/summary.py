@@ -25,7 +25,7 @@ class Totals:
 
     Attributes:
         banks: parameters in banks.
-        coefficients: mixing coefficients and windows.
+        coefficients: mixing coefficients.
         kept: trainable parameters of sites that are not generated.
         frozen: parameters that are not trained, which no budget counts.
         unused: what the budget would still allow.
@@ -235,7 +235,7 @@ def _detail(placement: Placement) -> str:
     if placement.generator in ("mix", "interpolate"):
         return f"K={placement.templates}"
     if placement.generator == "mask":
-        return f"w={placement.windows}"
+        return f"c={placement.count}"
     if placement.generator == "lowrank":
         return f"r={placement.rank}"
     return ""

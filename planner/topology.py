@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from planner.ir import (
     Container,
@@ -18,6 +17,9 @@ from planner.ir import (
     Value,
     references,
 )
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,26 @@ def places(program: Program) -> tuple[Place, ...]:
     return tuple(visit(program.root, "", "", ""))
 
 
+def nearest(path: str, known: Mapping[str, object]) -> str:
+    """The nearest module at or above ``path`` that is among the ``known`` ones; "" if none is."""
+    while path not in known and path:
+        path = path.rpartition(".")[0]
+    return path
+
+
+def role(place: Place, path: str, parameter: str) -> tuple[str, str]:
+    """What a parameter of the module at ``path``, at or below ``place``, is in its block.
+
+    Returns:
+        The definition that the parameter belongs to, and its dotted path within that.
+    """
+    inner = path[len(place.path) :].lstrip(".")
+    definition, *within = (
+        (place.type, inner) if place.block else (place.definition, place.local, inner)
+    )
+    return definition, ".".join(part for part in (*within, parameter) if part)
+
+
 def layer_graph(program: Program) -> nx.DiGraph[tuple[str, int]]:
     """The data flow between calls of layers, as a directed acyclic graph.
 
@@ -84,6 +106,8 @@ def layer_graph(program: Program) -> nx.DiGraph[tuple[str, int]]:
 
 def layers(program: Program) -> tuple[Layer, ...]:
     """Depth (longest path from an input, in layers) and number of calls of each layer."""
+    import networkx as nx
+
     graph = layer_graph(program)
     depth: dict[str, int] = {}
     uses: dict[str, int] = {}
@@ -101,6 +125,9 @@ class _Flow:
     """Runs a program on sets of producers instead of tensors."""
 
     def __init__(self, program: Program) -> None:
+        # Here and not above: emission needs places alone, and starts sooner without.
+        import networkx as nx
+
         self.definitions = {definition.name: definition for definition in program.definitions}
         self.graph: nx.DiGraph[tuple[str, int]] = nx.DiGraph()
         self.calls: dict[str, int] = {}

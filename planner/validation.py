@@ -100,15 +100,14 @@ def _check_placement(site: Site, p: Placement, bank: Bank) -> None:
     _require(p.zero == (constant and p.generator in _WITH_COEFFICIENTS), site, "starts wrongly")
     fits, count, extent = True, 0, m
     if p.generator == "mix":
-        fits, count = n <= m and p.templates >= 2 and p.stride >= 1, p.templates
+        fits, count = n <= m and p.templates >= 2 and _differ(p, m), p.templates
     elif p.generator == "interpolate":
         fits = n > m and 1 <= p.rows <= rows and 1 <= p.columns <= columns
-        fits = fits and p.rows * p.columns <= m and p.templates >= 1 and p.stride >= 0
+        fits = fits and p.rows * p.columns <= m and p.templates >= 1 and _differ(p, m)
         fits, count = fits and not constant, p.templates
     elif p.generator in {"repeat", "mask"}:
-        tile = min(m, n)
-        fits = n > m and (p.windows == 1 or p.generator == "mask") and 1 <= p.windows <= tile
-        count = -(-n // tile) * p.windows
+        window = -(-n // max(1, p.count))
+        fits, count = m < n and window <= m, -(-n // window)
     elif p.generator == "hash":
         extent = -(-m // bank.chunk)
         period = max(1, min(n // bank.chunk, extent))
@@ -120,6 +119,11 @@ def _check_placement(site: Site, p: Placement, bank: Bank) -> None:
     _require(fits, site, f"cannot be made by {p.generator} from {bank.name} of {m} parameters")
     _require(p.count == count, site, f"has {p.count} coefficients where {count} are needed")
     _require(0 <= p.start < extent, site, f"starts at {p.start}, outside {bank.name}")
+
+
+def _differ(p: Placement, m: int) -> bool:
+    """Whether no two templates of a ring of ``m`` start at the same place."""
+    return p.stride >= 0 and p.templates * math.gcd(p.stride, m) <= m
 
 
 def _check_coefficients(bank: Bank, reads: Sequence[_Read]) -> None:

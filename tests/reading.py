@@ -16,7 +16,7 @@ def indices(site, placement, bank):
             for k in range(placement.templates)
         ]
     if placement.generator in {"repeat", "mask"}:
-        return [(start + np.arange(n) % min(m, n)) % m]
+        return [(start + np.arange(n)) % m]
     if placement.generator == "hash":
         return [hash_indices(site, placement, bank)[0]]
     return [np.arange(m)]
@@ -41,7 +41,7 @@ def hash_indices(site, p, bank):
 
 def tensor(site, p, bank, values, coefficients):
     """G of the site, flat, for bank values and the bank's coefficients (unscaled)."""
-    n, m = site.size, bank.size
+    n = site.size
     c = coefficients[p.coefficient : p.coefficient + p.count]
     if p.generator == "hash":
         where, signs = hash_indices(site, p, bank)
@@ -61,9 +61,7 @@ def tensor(site, p, bank, values, coefficients):
         return (
             resize(rows, p.rows) @ small.reshape(p.rows, p.columns) @ resize(columns, p.columns).T
         ).ravel()
-    tile, i = min(m, n), np.arange(n)
-    factors = c.reshape(-1, p.windows)[i // tile, p.windows * (i % tile) // tile]
-    return factors * windows[0]
+    return c[np.arange(n) // -(-n // p.count)] * windows[0]
 
 
 def resize(large, small):

@@ -47,7 +47,7 @@ BANKS: dict[str, dict[str, Any]] = {
     "c": {"size": 80, "std": 0.1},
 }
 SITES: dict[str, Generator] = {
-    "gain": Tile(bank="a", start=1476, coefficient=8, count=2, windows=2, mean=1.0),
+    "gain": Tile(bank="a", start=1476, coefficient=8, count=2, mean=1.0),
     "stem.weight": Hash(bank="a", start=3, stride=5, seed=1, chunk=16, scale=1.2),
     "blocks.0.weight": Mix(bank="a", start=0, stride=600, coefficient=0, count=2, step=0.5),
     "blocks.1.weight": Mix(bank="a", start=300, stride=600, coefficient=2, count=2, step=0.5),

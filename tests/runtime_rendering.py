@@ -12,6 +12,7 @@ from types import ModuleType
 
 import jinja2
 
+from planner.emission import _with_imports
 from planner.emission.expressions import is_name
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -65,10 +66,6 @@ class Runtime:
         return bool(set(self.kinds) - {"lowrank"})
 
     @property
-    def math(self) -> bool:
-        return bool(set(self.kinds) - {"tie"})
-
-    @property
     def recurrent(self) -> bool:
         return self.root.recurrent or any(owner.recurrent for owner in self.owners)
 
@@ -91,12 +88,12 @@ def render(runtime: Runtime, architecture: str, tables: str) -> str:
     text = environment.from_string(
         '{% import "generators.py.jinja" as generators %}'
         '{% import "machinery.py.jinja" as machinery %}'
-        '"""A model."""\n\nfrom __future__ import annotations\n\n'
-        "{{ generators.imports(runtime) }}\n\n{{ architecture }}\n\n"
+        '"""A model."""\n\nfrom __future__ import annotations\n\n# imports\n\n'
+        "{{ architecture }}\n\n"
         "{{ generators.banks_and_generators(runtime) }}\n\n{{ tables }}\n\n"
         "{{ machinery.machinery(runtime) }}"
     ).render(runtime=runtime, architecture=architecture, tables=tables)
-    return ruff(["format"], text)
+    return ruff(["format"], _with_imports(text))
 
 
 def ruff(command: list[str], source: str) -> str:

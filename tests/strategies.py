@@ -229,7 +229,7 @@ def allocations(draw: st.DrawFn, sites: tuple[ir.Site, ...]) -> ir.Allocation:
     for site in sites:
         bank = draw(st.sampled_from([None, *(bank.name for bank in banks)]))
         generator = "own" if bank is None else draw(st.sampled_from(ir.GENERATORS[1:]))
-        counts = [draw(sizes) for _ in range(10)]
+        counts = [draw(sizes) for _ in range(9)]
         scales = [draw(numbers) for _ in range(3)]
         placements.append(
             ir.Placement(

@@ -273,5 +273,5 @@ def test_all_names_of_a_file_are_reserved():
     for path in template_root().glob("*.jinja"):
         for name in defined.findall(path.read_text()):
             assert operations.is_reserved(name) or keyword.iskeyword(name), (path.name, name)
-    for _, line in planner.emission._IMPORTS:
-        assert operations.is_reserved(line.split()[-1])
+    for _, module, name in planner.emission._IMPORTS:
+        assert operations.is_reserved(name or module)

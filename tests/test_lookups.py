@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from types import ModuleType
 
@@ -39,7 +38,7 @@ def table(kind: str, rows: int = ROWS, columns: int = COLUMNS) -> tuple[str, int
             f"Interpolate(rows=7, columns=5, stride={share}, {mixed.format(3)})",
             2 * share + 35,
         ),
-        "tile": (f"Tile(windows=4, start=5, mean=0.5, {mixed.format(44)})", share + 1),
+        "tile": (f"Tile(start=5, mean=0.5, {mixed.format(44)})", share + 1),
         "hash": ("Hash(stride=3, seed=11, chunk=8)", share + 3),
         "lowrank": ("LowRank(rank=3)", 3 * (rows + columns)),
         "tie": ("Tie()", rows * columns),
@@ -138,15 +137,14 @@ def test_hashed_rows_of_any_shape(
 @given(
     m=st.integers(1, 200),
     shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    windows=st.integers(1, 9),
+    count=st.integers(1, 60),
     start=st.integers(0, 300),
 )
 def test_tiled_rows_of_any_shape(
-    tiled: ModuleType, m: int, shape: tuple[int, int], windows: int, start: int
+    tiled: ModuleType, m: int, shape: tuple[int, int], count: int, start: int
 ) -> None:
-    count = -(-math.prod(shape) // min(m, math.prod(shape))) * windows
     bank, mixing = torch.randn(m), torch.randn(count)
-    site = tiled.Tile(bank="a", start=start, coefficient=0, count=count, windows=windows)
+    site = tiled.Tile(bank="a", start=start, coefficient=0, count=count)
     made = site.look_up(bank, mixing, shape, torch.arange(shape[0]))
     assert torch.equal(made, site(bank, mixing, shape))
 

@@ -131,7 +131,7 @@ def test_every_parameter_is_trained_by_a_forward(name: str, module: ModuleType) 
 STATISTICS = {
     "hash": 'Hash(bank="a", start=5, stride=7, seed=3, chunk=64, scale=0.98)',
     "mix": 'Mix(bank="a", start=0, stride=30000, coefficient=0, count=2, step=0.125, scale=0.98)',
-    "tile": 'Tile(bank="a", coefficient=0, count=8, windows=8, step=0.5, scale=0.98)',
+    "tile": 'Tile(bank="a", coefficient=0, count=8, step=0.5, scale=0.98)',
     "tie": 'Tie(bank="a", scale=0.98)',
 }
 
@@ -169,7 +169,7 @@ def test_coefficients_start_as_orthonormal_vectors_over_the_step(cnn: ModuleType
 
 def test_zero_sites_start_at_their_mean(folder: Path) -> None:
     tables = CNN_TABLES.replace("step=0.5", "step=0.5, zero=True").replace(
-        "windows=2", "windows=2, zero=True"
+        "mean=1.0", "mean=1.0, zero=True"
     )
     model = load(render(cnn_runtime(), CNN, tables), folder).build()
     assert (model.blocks[0].weight == 0).all() and (model.gain == 1).all()

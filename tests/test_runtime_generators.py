@@ -100,19 +100,16 @@ def test_hash_follows_its_formula(
 
 
 @settings(max_examples=60, deadline=None)
-@given(m=sizes, n=st.integers(1, 2000), windows=st.integers(1, 9), start=sizes)
-def test_tile_scales_each_window_of_each_copy(
-    cnn: ModuleType, m: int, n: int, windows: int, start: int
+@given(m=sizes, n=st.integers(1, 2000), length=st.integers(1, 300), start=sizes)
+def test_tile_scales_each_window_of_the_ring(
+    cnn: ModuleType, m: int, n: int, length: int, start: int
 ) -> None:
-    t = min(m, n)
-    copies = -(-n // t)
-    b, c = random_bank(m, copies * windows)
-    site = cnn.Tile(
-        bank="a", start=start, coefficient=1, count=copies * windows, windows=windows, step=0.25
-    )
-    factors = c.numpy()[1 : 1 + copies * windows].reshape(copies, windows) * 0.25
-    i = np.arange(n)
-    expected = factors[i // t, windows * (i % t) // t] * b.numpy()[(start + i % t) % m]
+    count = -(-n // length)
+    b, c = random_bank(m, count)
+    site = cnn.Tile(bank="a", start=start, coefficient=1, count=count, step=0.25)
+    i, window = np.arange(n), -(-n // count)
+    assert i[-1] // window == count - 1
+    expected = c.numpy()[1 + i // window] * 0.25 * b.numpy()[(start + i) % m]
     made = site(b, c, (n,))
     assert made.is_contiguous()
     np.testing.assert_allclose(made.numpy(), expected)

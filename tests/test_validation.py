@@ -3,7 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import planner.validation
@@ -83,6 +83,7 @@ CORRUPTIONS = {
     "count": lambda a: changed(a, "a", count=3),
     "one template": lambda a: changed(a, "a", templates=1, count=1),
     "stride of a mix": lambda a: changed(a, "a", stride=0),
+    "stride of a mix once around the ring": lambda a: changed(a, "a", stride=24),
     "start beyond the ring": lambda a: changed(a, "a", start=24),
     "start below the ring": lambda a: changed(a, "a", start=-1),
     "start of a hash beyond the chunks": lambda a: changed(a, "hash", start=6),
@@ -98,7 +99,7 @@ CORRUPTIONS = {
     "interpolate though the bank is larger": lambda a: changed(
         a, "a", generator="interpolate", rows=2, columns=2
     ),
-    "repeat though the bank is larger": lambda a: changed(a, "a", generator="repeat", windows=1),
+    "repeat though the bank is larger": lambda a: changed(a, "a", generator="repeat"),
     "lowrank": lambda a: changed(a, "a", generator="lowrank", rank=1, count=0),
     "tie": lambda a: changed(a, "a", generator="tie", count=0),
     "the same hash": lambda a: changed(a, "other", start=1, stride=5, seed=9),
@@ -158,17 +159,19 @@ def upsampled(generator, **fields):
 def test_upsampling_needs_its_windows():
     resized = {"templates": 2, "count": 2, "rows": 2, "columns": 3}
     upsampled("interpolate", stride=4, **resized)
-    upsampled("repeat", windows=1, count=4)
-    upsampled("mask", windows=3, count=12)
+    upsampled("repeat", count=4)
+    upsampled("mask", count=12)
     for generator, fields in (
         ("interpolate", {"stride": 3, **resized}),  # parameter 9 is not read
         ("interpolate", {"stride": 4, **resized, "rows": 7}),
         ("interpolate", {"stride": 4, **resized, "columns": 6}),
         ("interpolate", {"stride": -4, **resized}),
-        ("repeat", {"windows": 2, "count": 8}),
-        ("repeat", {"windows": 1, "count": 3}),
-        ("mask", {"windows": 11, "count": 44}),
-        ("mask", {"windows": 0, "count": 0}),
+        ("interpolate", {"stride": 0, **resized, "columns": 5}),  # one template, twice
+        ("interpolate", {"stride": 10, **resized, "columns": 5}),
+        ("repeat", {"count": 3}),  # windows longer than the ring
+        ("repeat", {"count": 10}),  # nine windows of 4 are enough
+        ("mask", {"count": 37}),
+        ("mask", {"count": 0}),
     ):
         with pytest.raises(AllocationError):
             upsampled(generator, **fields)
@@ -197,6 +200,7 @@ def test_coverage_is_judged_as_element_by_element(size, chunk, hashes, mixes):
             Placement(f"h{index}", "hash", "", bank="x", start=start % chunks, stride=1, seed=seed)
         )
     for index, (elements, start, stride, templates) in enumerate(mixes):
+        assume(len({k * stride % size for k in range(templates)}) == templates)
         sites.append(site_lists.weight(f"m{index}", (min(elements, size),), 0.1))
         placements.append(
             Placement(

@@ -93,24 +93,29 @@ def _environment() -> jinja2.Environment:
 
 
 _IMPORTS = (
-    (r"\bbase64\.", "import base64"),
-    (r"\bmath\.", "import math"),
-    (r"\boperator\.", "import operator"),
-    (r"\bzlib\.", "import zlib"),
-    (r"\bOrderedDict\(", "from collections import OrderedDict"),
-    (r"\bIterator\b", "from collections.abc import Iterator"),
-    (r"\bMapping\b", "from collections.abc import Mapping"),
-    (r"@dataclass\b", "from dataclasses import dataclass"),
-    (r"\bAny\b", "from typing import Any"),
+    (r"\bbase64\.", "base64", ""),
+    (r"\bmath\.", "math", ""),
+    (r"\boperator\.", "operator", ""),
+    (r"\bzlib\.", "zlib", ""),
+    (r"\bOrderedDict\(", "collections", "OrderedDict"),
+    (r"\bIterator\b", "collections.abc", "Iterator"),
+    (r"\bMapping\b", "collections.abc", "Mapping"),
+    (r"@dataclass\b", "dataclasses", "dataclass"),
+    (r"\bAny\b", "typing", "Any"),
 )
 
 
 def _with_imports(text: str) -> str:
     """Put the imports that the body needs at the mark."""
     header, _, body = text.partition("# imports\n")
-    names = [line for pattern, line in _IMPORTS if re.search(pattern, body)]
-    plain = [line for line in names if line.startswith("import")]
-    plain += [line for line in names if not line.startswith("import")]
+    names: dict[str, list[str]] = {}
+    for pattern, module, name in _IMPORTS:
+        if re.search(pattern, body):
+            names.setdefault(module, []).append(name)
+    plain = [
+        f"from {module} import {', '.join(wanted)}" if all(wanted) else f"import {module}"
+        for module, wanted in names.items()
+    ]
     third = ["import torch"]
     if re.search(r"\bF\.", body):
         third.append("import torch.nn.functional as F")

@@ -15,7 +15,7 @@ from planner.emission.expressions import access
 from planner.errors import PlanFormatError
 from planner.formulas import FORMULAS
 from planner.ir import Initial, Placement, Program, Site
-from planner.topology import Place, places
+from planner.topology import Place, nearest, places, role
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,13 @@ def resets(program: Program, sites: Sequence[Site], placements: Mapping[str, Pla
     roles: dict[tuple[str, str], list[Site]] = {}
     generated: set[tuple[str, str]] = set()
     for site in sites:
-        place = _enclosing(site.name.rpartition(".")[0], by_path)
-        role = _role(site, place)
+        path = site.name.rpartition(".")[0]
+        place = by_path[nearest(path, by_path)]
+        part = role(place, path, site.parameter)
         if placements[site.name].generator != "own":
-            generated.add(role)
+            generated.add(part)
         elif not _is_torch_default(site, siblings, place):
-            roles.setdefault(role, []).append(site)
+            roles.setdefault(part, []).append(site)
     lines: dict[str, list[str]] = {}
     table: list[tuple[str, str]] = []
     for (definition, local), members in roles.items():
@@ -55,26 +56,6 @@ def resets(program: Program, sites: Sequence[Site], placements: Mapping[str, Pla
 
 # Gates of a recurrent layer: its tensors have gates x hidden rows, but for projections.
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
-
-
-def _enclosing(path: str, by_path: Mapping[str, Place]) -> Place:
-    while path not in by_path:
-        path = path.rpartition(".")[0]
-    return by_path[path]
-
-
-def _role(site: Site, place: Place) -> tuple[str, str]:
-    """(definition that initialises the tensor, path of the tensor within it)."""
-    path = site.name.rpartition(".")[0]
-    inner = path[len(place.path) :].lstrip(".")
-    if place.block:
-        local, definition = inner, place.type
-    else:
-        local, definition = (
-            ".".join(part for part in (place.local, inner) if part),
-            place.definition,
-        )
-    return definition, ".".join(part for part in (local, site.parameter) if part)
 
 
 def _sibling_weight(site: Site, siblings: Mapping[str, Site]) -> Site | None:

@@ -40,7 +40,7 @@ _FIELDS = {
     "mix": ("start", "stride", "coefficient", "count"),
     "interpolate": ("start", "stride", "rows", "columns", "coefficient", "count"),
     "repeat": ("start", "coefficient", "count"),
-    "mask": ("start", "windows", "coefficient", "count"),
+    "mask": ("start", "coefficient", "count"),
     "hash": ("start", "stride", "seed"),
     "lowrank": ("rank",),
     "tie": (),
