@@ -1,0 +1,76 @@
+"""Every builder of torchvision but the quantised ones, at the size its users build."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torchvision import models
+
+from benchmarks.coverage.case import Case, Inputs, image, tensors
+
+SIDES = {"inception_v3": 96, "maxvit_t": 224, "swin_v2_": 64}
+"""Sides of images, by the start of a name, where 64 are too few or of no use."""
+
+TRANSFORMERS_OF_ONE_SIZE = ("vit_",)
+"""Builders that fix the image's side, and take another as an argument."""
+
+
+def cases() -> list[Case]:
+    """All of them, by task."""
+    return [
+        *(_classification(name) for name in models.list_models(module=models)),
+        *(_segmentation(name) for name in models.list_models(module=models.segmentation)),
+        *(_video(name) for name in models.list_models(module=models.video)),
+        *(_optical_flow(name) for name in models.list_models(module=models.optical_flow)),
+        *(_detection(name) for name in models.list_models(module=models.detection)),
+    ]
+
+
+def _case(name: str, inputs: Callable[[int], Inputs], **arguments: object) -> Case:
+    build = functools.partial(_build, name, arguments)
+    return Case(f"torchvision:{name}", "torchvision", build, inputs)
+
+
+def _build(name: str, arguments: dict[str, object]) -> nn.Module:
+    model: nn.Module = models.get_model(name, weights=None, **arguments)
+    return model
+
+
+def _classification(name: str) -> Case:
+    if name.startswith("vit_"):
+        # The side is a whole number of patches, of 14, 16 or 32 pixels.
+        side = 56 if name.endswith("14") else 64
+        return _case(name, image(side), image_size=side)
+    arguments = {"init_weights": True} if name in {"googlenet", "inception_v3"} else {}
+    side = next((side for start, side in SIDES.items() if name.startswith(start)), 64)
+    return _case(name, image(side), **arguments)
+
+
+def _segmentation(name: str) -> Case:
+    auxiliary = {} if name.startswith("lraspp") else {"aux_loss": True}
+    return _case(name, image(64), weights_backbone=None, **auxiliary)
+
+
+def _video(name: str) -> Case:
+    # These have position tables for one number of frames and side.
+    shape = (3, 16, 224, 224) if name.startswith("mvit") else (3, 8, 64, 64)
+    shape = (3, 16, 64, 64) if name == "s3d" else shape
+    return _case(name, tensors(shape))
+
+
+def _optical_flow(name: str) -> Case:
+    # Its pyramid of correlations has four levels below an eighth of the side.
+    return _case(name, tensors((3, 128, 128), (3, 128, 128)))
+
+
+def _detection(name: str) -> Case:
+    build = functools.partial(_build, name, {"weights_backbone": None})
+    # In training they want the boxes as well, and return losses.
+    return Case(f"torchvision:{name}", "torchvision", build, _images, modes=(False,))
+
+
+def _images(batch: int) -> Inputs:
+    return ([torch.rand(3, 64, 64) for _ in range(batch)],)
