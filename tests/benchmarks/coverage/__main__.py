@@ -22,14 +22,19 @@ STAGES = ("planner.pipeline", "planner.loading", "planner.tracing", "planner.emi
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 if every case passes, else 1."""
-    options = _parser().parse_args(arguments)
-    cases = catalogue.find(options.library, options.only, options.sample)
+    """0 if as many cases pass as should, else 1."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    cases = catalogue.find(
+        options.library or catalogue.LIBRARIES, options.only or ["*"], options.sample
+    )
+    if not cases:
+        parser.error("no case has such a name")
     lines = options.output.with_suffix(".jsonl")
     if not options.resume:
         lines.unlink(missing_ok=True)
     known = {one.name: one for one in outcome.read(lines)}
-    steps = ("runs",) if options.originals else tuple(STEPS)
+    steps = tuple(STEPS)[: list(STEPS).index(options.until) + 1]
     limits = Limits(options.seconds, options.gigabytes, steps)
     for name in (*STAGES, *sorted({case.library for case in cases})):
         importlib.import_module(name)
@@ -41,19 +46,19 @@ def main(arguments: list[str] | None = None) -> int:
     outcomes = list(_in_order(cases, known))
     options.output.write_text(table.as_json(outcomes))
     table.render(outcomes, Console(width=int(os.environ.get("COLUMNS", "120"))))
-    return 0 if all(one.passes for one in outcomes) else 1
+    return 0 if table.enough(outcomes) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="coverage", description=__doc__)
     parser.add_argument("--library", choices=catalogue.LIBRARIES, action="append")
-    parser.add_argument("--only", metavar="GLOB", help="names of cases, such as 'timm:res*'")
+    parser.add_argument("--only", metavar="GLOB", action="append", help="such as 'timm:res*'")
     parser.add_argument("--sample", type=int, metavar="N", help="N cases, always the same")
-    parser.add_argument("--originals", action="store_true", help="try the originals alone")
+    parser.add_argument("--until", choices=STEPS, default="trains", help="the last step")
     parser.add_argument("--resume", action="store_true", help="keep the outcomes of an earlier run")
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=300, help="limit of a case")
-    parser.add_argument("--gigabytes", type=float, default=10, help="limit of a case")
+    parser.add_argument("--seconds", type=float, default=300, help="of a case, on the processor")
+    parser.add_argument("--gigabytes", type=float, default=10, help="of a case, in memory")
     parser.add_argument("--output", type=Path, default=Path("build/coverage.json"))
     return parser
 

@@ -20,6 +20,7 @@ class Case:
     Attributes:
         name: unique among all cases.
         library: where the model is from.
+        task: what its kind is for, within the library.
         build: makes the model, with random weights.
         inputs: makes random inputs with so many samples.
         modes: values of ``training`` in which the forward takes these inputs.
@@ -28,6 +29,7 @@ class Case:
 
     name: str
     library: str
+    task: str
     build: Callable[[], nn.Module]
     inputs: Callable[[int], Inputs]
     modes: tuple[bool, ...] = (False, True)

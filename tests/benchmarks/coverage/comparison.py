@@ -83,7 +83,8 @@ def _pairs(expected: object, found: object, path: str) -> list[tuple[str, object
     if fields is not None:
         others = _fields(found)
         if others is None and isinstance(found, Sequence):
-            others = dict(zip(fields, [one for one in found if one is not None], strict=False))
+            given = [one for one in found if one is not None]
+            others = dict(zip(fields, given, strict=True)) if len(given) == len(fields) else None
         if others is None or list(fields) != list(others):
             names = type(found).__name__ if others is None else list(others)
             raise DifferenceError(f"{path} has fields {list(fields)}, and {names} when emitted")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import resource
+import signal
 import time
 import traceback
 from collections.abc import Iterable, Iterator
@@ -20,11 +22,15 @@ from benchmarks.coverage.outcome import Outcome
 from planner.errors import PlannerError
 
 GIGABYTE = 1 << 30
+PATIENCE = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one case: seconds, gigabytes of private memory, and steps by name."""
+    """Of one case: seconds of the processor, gigabytes of private memory, and steps by name.
+
+    On a busy machine, seconds of the processor are several of the clock: ``PATIENCE`` of them.
+    """
 
     seconds: float
     gigabytes: float
@@ -69,8 +75,10 @@ class _Running:
         process = fork.Process(target=_examine, args=(case, limits, sender), daemon=True)
         process.start()
         sender.close()
-        deadline = time.monotonic() + limits.seconds
-        return cls(process, receiver, deadline, Outcome(case.name, case.library), limits=limits)
+        deadline = time.monotonic() + PATIENCE * limits.seconds
+        return cls(
+            process, receiver, deadline, Outcome(case.name, case.library, case.task), limits=limits
+        )
 
     def settled(self) -> bool:
         """Read what has come; whether the process has ended, or had to be."""
@@ -79,14 +87,15 @@ class _Running:
                 self._take(self.messages.recv())
         except EOFError:
             self.process.join()
-            if self.process.exitcode:
-                self.outcome.failed[self.step] = f"the process ended with {self.process.exitcode}"
+            if code := self.process.exitcode:
+                ended = signal.Signals(-code).name if code < 0 else f"status {code}"
+                self.outcome.failed[self.step] = f"the process ended with {ended}"
             return True
         if time.monotonic() < self.deadline:
             return False
         self.process.kill()
         self.process.join()
-        self.outcome.failed[self.step] = f"not done within {self.limits.seconds:g} s"
+        self.outcome.failed[self.step] = f"not done within {PATIENCE * self.limits.seconds:g} s"
         return True
 
     def _take(self, message: tuple[str, float | None, str, dict[str, object]]) -> None:
@@ -102,6 +111,8 @@ def _examine(case: Case, limits: Limits, messages: Connection) -> None:
     """In the child: send (step, seconds, reason, facts) before each step and after it."""
     size = int(limits.gigabytes * GIGABYTE)
     resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+    seconds = math.ceil(limits.seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     torch.set_num_threads(1)
     passed = set[str]()

@@ -16,6 +16,7 @@ class Outcome:
 
     name: str
     library: str
+    task: str
     passed: dict[str, float] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     facts: dict[str, object] = field(default_factory=dict)

@@ -13,17 +13,18 @@ LIBRARIES = ("torch", "torchvision", "timm", "transformers")
 
 
 def find(
-    libraries: Sequence[str] | None = None, pattern: str | None = None, sample: int | None = None
+    libraries: Sequence[str] = LIBRARIES,
+    patterns: Sequence[str] = ("*",),
+    sample: int | None = None,
 ) -> list[Case]:
-    """The cases of ``libraries`` whose names match ``pattern``; of them a sample, if asked for.
+    """The cases of ``libraries`` whose names match a pattern; of them a sample, if asked for.
 
     A sample is spread over everything and the same each time.
     """
     found: list[Case] = []
-    for library in libraries or LIBRARIES:
+    for library in libraries:
         found += importlib.import_module(f"{__name__}.of_{library}").cases()
-    if pattern is not None:
-        found = [case for case in found if fnmatch.fnmatchcase(case.name, pattern)]
+    found = [case for case in found if any(fnmatch.fnmatchcase(case.name, one) for one in patterns)]
     if sample is not None:
         chosen = {case.name for case in sorted(found, key=_shuffled)[:sample]}
         found = [case for case in found if case.name in chosen]

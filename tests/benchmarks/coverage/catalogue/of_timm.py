@@ -26,7 +26,13 @@ def cases() -> list[Case]:
     """One a family."""
     lines = [line.split() for line in LIST.read_text().splitlines()]
     return [
-        Case(f"timm:{name}", "timm", functools.partial(_build, name), image(int(side), int(depth)))
+        Case(
+            f"timm:{name}",
+            "timm",
+            "",
+            functools.partial(_build, name),
+            image(int(side), int(depth)),
+        )
         for _, name, depth, side in lines
     ]
 

@@ -24,8 +24,13 @@ def cases() -> list[Case]:
     return [*_transformers(), *_recurrent(), *map(_hard, HARD)]
 
 
-def _case(name: str, build: object, inputs: object) -> Case:
-    return Case(f"torch:{name}", "torch", build, inputs)
+def _case(
+    name: str,
+    build: Callable[[], nn.Module],
+    inputs: Callable[[int], Inputs],
+    task: str = "layers",
+) -> Case:
+    return Case(f"torch:{name}", "torch", task, build, inputs)
 
 
 # --------------------------------------------------------------------------- transformers
@@ -207,7 +212,7 @@ def _hard(name: str) -> Case:
     def inputs(batch: int) -> Inputs:
         return tuple(_tensor(shape, batch) for shape in shapes)
 
-    return _case(f"hard/{name}", build, inputs)
+    return _case(f"hard/{name}", build, inputs, "hard models")
 
 
 def _tensor(given: tuple[object, ...], batch: int) -> Tensor:

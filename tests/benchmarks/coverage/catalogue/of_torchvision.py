@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -11,11 +12,8 @@ from torchvision import models
 
 from benchmarks.coverage.case import Case, Inputs, image, tensors
 
-SIDES = {"inception_v3": 96, "maxvit_t": 224, "swin_v2_": 64}
-"""Sides of images, by the start of a name, where 64 are too few or of no use."""
-
-TRANSFORMERS_OF_ONE_SIZE = ("vit_",)
-"""Builders that fix the image's side, and take another as an argument."""
+SIDES = {"inception_v3": 96, "maxvit_t": 224}
+"""Sides of images where 64 are too few; MaxViT has position tables for one side alone."""
 
 
 def cases() -> list[Case]:
@@ -29,9 +27,9 @@ def cases() -> list[Case]:
     ]
 
 
-def _case(name: str, inputs: Callable[[int], Inputs], **arguments: object) -> Case:
+def _case(name: str, task: str, inputs: Callable[[int], Inputs], **arguments: object) -> Case:
     build = functools.partial(_build, name, arguments)
-    return Case(f"torchvision:{name}", "torchvision", build, inputs)
+    return Case(f"torchvision:{name}", "torchvision", task, build, inputs)
 
 
 def _build(name: str, arguments: dict[str, object]) -> nn.Module:
@@ -43,33 +41,32 @@ def _classification(name: str) -> Case:
     if name.startswith("vit_"):
         # The side is a whole number of patches, of 14, 16 or 32 pixels.
         side = 56 if name.endswith("14") else 64
-        return _case(name, image(side), image_size=side)
+        return _case(name, "classification", image(side), image_size=side)
     arguments = {"init_weights": True} if name in {"googlenet", "inception_v3"} else {}
-    side = next((side for start, side in SIDES.items() if name.startswith(start)), 64)
-    return _case(name, image(side), **arguments)
+    return _case(name, "classification", image(SIDES.get(name, 64)), **arguments)
 
 
 def _segmentation(name: str) -> Case:
     auxiliary = {} if name.startswith("lraspp") else {"aux_loss": True}
-    return _case(name, image(64), weights_backbone=None, **auxiliary)
+    return _case(name, "segmentation", image(64), weights_backbone=None, **auxiliary)
 
 
 def _video(name: str) -> Case:
     # These have position tables for one number of frames and side.
     shape = (3, 16, 224, 224) if name.startswith("mvit") else (3, 8, 64, 64)
     shape = (3, 16, 64, 64) if name == "s3d" else shape
-    return _case(name, tensors(shape))
+    return _case(name, "video", tensors(shape))
 
 
 def _optical_flow(name: str) -> Case:
     # Its pyramid of correlations has four levels below an eighth of the side.
-    return _case(name, tensors((3, 128, 128), (3, 128, 128)))
+    return _case(name, "optical flow", tensors((3, 128, 128), (3, 128, 128)))
 
 
 def _detection(name: str) -> Case:
-    build = functools.partial(_build, name, {"weights_backbone": None})
+    case = _case(name, "detection", _images, weights_backbone=None)
     # In training they want the boxes as well, and return losses.
-    return Case(f"torchvision:{name}", "torchvision", build, _images, modes=(False,))
+    return dataclasses.replace(case, modes=(False,))
 
 
 def _images(batch: int) -> Inputs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -67,14 +68,22 @@ CLIP = {"text_config": CLIP_TEXT, "vision_config": IMAGE, "projection_dim": 16}
 
 def cases() -> list[Case]:
     """All of them, by modality."""
-    return [*_encoders(), *_decoders(), *_sequences(), *_vision(), *_audio(), *_multimodal()]
+    by_task = {
+        "text": [*_encoders(), *_decoders(), *_sequences()],
+        "vision": _vision(),
+        "audio": _audio(),
+        "multimodal": _multimodal(),
+    }
+    return [
+        dataclasses.replace(case, task=task) for task, found in by_task.items() for case in found
+    ]
 
 
 def _case(
     model: str, inputs: Callable[[int], Inputs], config: dict[str, object], **more: object
 ) -> Case:
     build = functools.partial(_build, model, {**config, **more})
-    return Case(f"transformers:{model}", "transformers", build, inputs)
+    return Case(f"transformers:{model}", "transformers", "", build, inputs)
 
 
 def _build(name: str, sizes: dict[str, object]) -> nn.Module:
@@ -296,7 +305,8 @@ def _vision() -> list[Case]:
         *images("ViTModel ViTForImageClassification DeiTModel DeiTForImageClassification", IMAGE),
         *images("BeitModel BeitForImageClassification", IMAGE, use_relative_position_bias=True),
         *images("Data2VecVisionModel", IMAGE, use_shared_relative_position_bias=True),
-        *images("ViTMSNModel YolosModel Dinov2Model Dinov2ForImageClassification", IMAGE),
+        *images("YolosModel", IMAGE, image_size=[SIDE, SIDE]),
+        *images("ViTMSNModel Dinov2Model Dinov2ForImageClassification", IMAGE),
         *images("Dinov2WithRegistersModel IJepaModel", IMAGE),
         *images("SwinModel SwinForImageClassification Swinv2Model", swin),
         *images("ConvNextModel ConvNextForImageClassification ConvNextV2Model", STAGES),
@@ -305,7 +315,10 @@ def _vision() -> list[Case]:
         *images("BitModel", STAGES, embedding_size=16, num_groups=8),
         *images("PoolFormerModel", {"depths": [1] * 4, "hidden_sizes": [8, 16, 24, 32]}),
         *images("MobileNetV1Model MobileNetV2Model", {"depth_multiplier": 0.25}),
-        *images("EfficientNetModel", {"width_coefficient": 0.25, "depth_coefficient": 0.3}),
+        *images(
+            "EfficientNetModel",
+            {"width_coefficient": 0.25, "depth_coefficient": 0.3, "hidden_dim": 320},
+        ),
         *images("FocalNetModel", {"image_size": SIDE, "embed_dim": 16, "depths": [1, 1]}),
         *images("PvtModel", pvt, image_size=SIDE, sequence_reduction_ratios=[4, 2, 1, 1]),
         _case("SegformerForSemanticSegmentation", _large_pixels, segformer),
@@ -325,7 +338,13 @@ def _vision() -> list[Case]:
         _case("TimesformerModel", _frames, video),
         _case("VideoMAEModel", _frames, video, tubelet_size=2),
         _case("VivitModel", _frames, video, tubelet_size=[2, 8, 8]),
-        _case("Swin2SRForImageSuperResolution", _pixels, swin, upscale=2, upsampler="pixelshuffle"),
+        _case(
+            "Swin2SRForImageSuperResolution",
+            _pixels,
+            {**swin, "patch_size": 1},
+            upscale=2,
+            upsampler="pixelshuffle",
+        ),
         *_perceivers(),
     ]
 
@@ -416,6 +435,8 @@ def _multimodal() -> list[Case]:
     siglip = {"text_config": CLIP_TEXT, "vision_config": IMAGE}
     both = {"patch_size": 8, "image_size": SIDE}
 
+    layout = {"coordinate_size": 6, "shape_size": 4}
+
     def seen(batch: int) -> Inputs:
         return {**_keywords(_tokens(batch)), "visual_embeds": torch.randn(batch, 4, 24)}
 
@@ -445,7 +466,7 @@ def _multimodal() -> list[Case]:
             r_layers=1,
             x_layers=1,
         ),
-        _case("LayoutLMv3Model", _text_and_image, {**TEXT, **both}, input_size=SIDE),
+        _case("LayoutLMv3Model", _text_and_image, {**TEXT, **both}, input_size=SIDE, **layout),
         _case("FlavaImageModel", _pixels, IMAGE),
         _case("LlavaForConditionalGeneration", _conversation, _llava()),
     ]
