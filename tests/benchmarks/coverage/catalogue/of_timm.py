@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import timm
 import torch
-from torch import nn
 
 from benchmarks.coverage.case import Case, image
 
@@ -24,35 +24,24 @@ SMALL = 96
 
 def cases() -> list[Case]:
     """One a family."""
-    lines = [line.split() for line in LIST.read_text().splitlines()]
-    return [
-        Case(
-            f"timm:{name}",
-            "timm",
-            "",
-            functools.partial(_build, name),
-            image(int(side), int(depth)),
-        )
-        for _, name, depth, side in lines
-    ]
+    return [_case(*line.split()) for line in LIST.read_text().splitlines()]
 
 
-def _build(name: str) -> nn.Module:
-    model: nn.Module = timm.create_model(name, pretrained=False)
-    return model
+def _case(family: str, name: str, channels: str, side: str, *options: str) -> Case:
+    """Of a line, which ends in the builder's options, such as ``img_size=96``."""
+    sizes = {key: int(value) for key, _, value in (option.partition("=") for option in options)}
+    build = functools.partial(timm.create_model, name, pretrained=False, **sizes)
+    return Case(f"timm:{name}", "timm", "", build, image(int(side), int(channels)))
 
 
-def smallest() -> list[tuple[str, str, int, int]]:
-    """(family, its smallest model, channels and side of an image) for all families."""
-    found = []
+def smallest() -> Iterator[str]:
+    """Lines for all families: family, its smallest model, channels and side of images, options."""
     for family in timm.list_modules():
         sizes = [(size, name) for name in timm.list_models(module=family) if (size := _size(name))]
         if sizes:
-            name = min(sizes)[1]
+            _, name = min(sizes)
             channels, side, _ = timm.get_pretrained_cfg(name).input_size
-            found.append((family, name, channels, min(side, _side(name, channels, side))))
-            print(*found[-1], flush=True)
-    return found
+            yield f"{family} {name} {channels} {_sizes(name, channels, side)}"
 
 
 def _size(name: str) -> int:
@@ -67,14 +56,17 @@ def _size(name: str) -> int:
 
 
 @torch.no_grad()
-def _side(name: str, channels: int, side: int) -> int:
-    """Of a small image that the model takes, or else its own."""
-    try:
-        _build(name)(torch.randn(2, channels, SMALL, SMALL))
-    except (RuntimeError, AssertionError, ValueError):
-        return side
-    return SMALL
+def _sizes(name: str, channels: int, side: int) -> str:
+    """Of a small image that the model takes, or can be built for; or else its own."""
+    small = torch.randn(2, channels, SMALL, SMALL)
+    for words, sizes in ((f"{SMALL}", {}), (f"{SMALL} img_size={SMALL}", {"img_size": SMALL})):
+        try:
+            timm.create_model(name, pretrained=False, **sizes)(small)
+        except (RuntimeError, AssertionError, ValueError, TypeError):
+            continue
+        return words
+    return f"{side}"
 
 
 if __name__ == "__main__":
-    LIST.write_text("".join(f"{' '.join(map(str, one))}\n" for one in smallest()))
+    LIST.write_text("".join(f"{line}\n" for line in smallest()))
