@@ -3,6 +3,7 @@
 # make check    everything that CI asks for: linters, types, generated files, tests
 # make slow     run the tests that take more than ten seconds each
 # make matrix   run all cases of the table of models and budgets, of which make test has a sample
+# make coverage plan models of torchvision, timm, transformers, and compare what is emitted
 # make bench    train an emitted model and its dense original
 # make regen    plan and emit generated/ again, and bring README's outputs up to date
 # make clean    remove what was built, but for the environment
@@ -12,7 +13,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: plan test check lint types outputs slow matrix bench regen clean
+.PHONY: plan test check lint types outputs slow matrix coverage bench regen clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,6 +21,7 @@ VENV ?= .venv
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 JOBS ?= 2
 BENCH ?= --dense --seeds 0
+COVERAGE ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -55,6 +57,9 @@ slow: $(READY)
 
 matrix: $(READY)
 	$(BIN)/python -m pytest -q -n $(JOBS) -m matrix
+
+coverage: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.coverage --jobs $(JOBS) $(COVERAGE)
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/digits.py $(BENCH)
