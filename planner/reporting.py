@@ -17,10 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from planner.ir import Verification
-from planner.summary import BankFigures, SiteFigures, Summary, summarise
+from planner.summary import BankFigures, CaptureFigures, SiteFigures, Summary, summarise
 
 if TYPE_CHECKING:
     from planner.plans import Plan
+
+_CLASSES = 5
+"""Classes that a line of the report names."""
 
 
 def print_report(plan: Plan, console: Console | None = None, *, every_site: bool = False) -> None:
@@ -98,9 +101,23 @@ def _heading(summary: Summary) -> Group:
         f"model      {summary.model}",
         f"plan       {summary.digest[:16]}, seed {summary.seed}",
     ]
+    for index, one in enumerate(summary.captured):
+        lines.append(f"{'' if index else 'captured':<10} {_captured(one)}")
     if summary.verification is not None:
         lines.append(f"verified   {_verified(summary.verification)}")
     return Group(*map(_plain, lines))
+
+
+def _captured(one: CaptureFigures) -> str:
+    """``12 modules by a recorded run: BertModel, BertEncoder and 9 more``."""
+    way = {"symbolic": "by symbolic tracing", "recorded": "by a recorded run"}[one.rung]
+    names, rest = one.classes[:_CLASSES], len(one.classes) - _CLASSES
+    more = f" and {rest} more" if rest > 0 else ""
+    return f"{_counted(one.modules, 'module')} {way}: {', '.join(names)}{more}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count != 1 else ''}"
 
 
 def _verified(known: Verification) -> str:

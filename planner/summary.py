@@ -7,8 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from planner.ir import Bank, Generator, Placement, Site, Verification, significant
+from planner.ir import (
+    Bank,
+    Generator,
+    Placement,
+    Program,
+    Rung,
+    Site,
+    Verification,
+    significant,
+)
 from planner.patterns import collapse_names
+from planner.topology import places
 
 if TYPE_CHECKING:
     from planner.plans import Plan
@@ -119,6 +129,15 @@ class SolverFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class CaptureFigures:
+    """How many modules were captured by one rung, and their classes in the emitted file."""
+
+    rung: Rung
+    modules: int
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """All figures of a plan. ``dataclasses.asdict`` of it is plain JSON.
 
@@ -130,6 +149,7 @@ class Summary:
     budget: str
     seed: int
     digest: str
+    captured: tuple[CaptureFigures, ...]
     verification: Verification | None
     totals: Totals
     banks: tuple[BankFigures, ...]
@@ -137,6 +157,19 @@ class Summary:
     kept: tuple[KeptFigures, ...]
     notes: tuple[str, ...]
     solver: SolverFigures
+
+
+def _captured(program: Program) -> tuple[CaptureFigures, ...]:
+    """Modules with a forward of their own, by the rung that captured them."""
+    found: dict[Rung, list[str]] = {}
+    rungs = {one.name: one.rung for one in program.definitions if one.train is not None}
+    for place in places(program):
+        if place.block and place.type in rungs:
+            found.setdefault(rungs[place.type], []).append(place.type)
+    return tuple(
+        CaptureFigures(rung, len(types), tuple(dict.fromkeys(types)))
+        for rung, types in sorted(found.items(), reverse=True)
+    )
 
 
 def summarise(plan: Plan, *, every_site: bool = False) -> Summary:
@@ -151,6 +184,7 @@ def summarise(plan: Plan, *, every_site: bool = False) -> Summary:
         budget=plan.budget,
         seed=plan.seed,
         digest=plan.digest,
+        captured=_captured(plan.program),
         verification=plan.program.verification,
         totals=_totals(plan, pairs),
         banks=tuple(_bank(bank, pairs) for bank in plan.allocation.banks),
