@@ -17,6 +17,20 @@ from planner.tracing.extents import Extent, Ratio
 
 
 @dataclass(frozen=True, slots=True)
+class Context:
+    """What torch does with the operations of a forward, apart from the forward itself."""
+
+    gradients: bool
+    autocast: tuple[bool, ...]
+
+    @classmethod
+    def now(cls) -> Context:
+        """The present one."""
+        autocast = tuple(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
+        return cls(torch.is_grad_enabled(), autocast)
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """How a module is called: which arguments are values of the forward, which are constants."""
 

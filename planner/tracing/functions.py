@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from planner import operations
 from planner.tracing.calls import items_of
+from planner.tracing.skeletons import copy_with
 
 # Functions that are public under another name than the one that is called in the end.
 _PUBLIC = {"_grouped_mm": "torch.nn.functional.grouped_mm"}
@@ -97,6 +99,23 @@ def shaped(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 
     args, kwargs = map_tensors((args, kwargs), change(torch.float32, torch.bfloat16))
     return map_tensors(func(*args, **kwargs), change(torch.bfloat16, torch.float32))
+
+
+def run_leaf(module: nn.Module, args: Any, kwargs: Any) -> Any:
+    """A layer of torch on tensors without data; where it reads values, those are zeros."""
+    try:
+        return module(*args, **kwargs)
+    except RuntimeError as error:
+        if "meta tensor" not in str(error):
+            raise
+
+    def real(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu")
+
+    twin = copy_with(module, real)
+    args, kwargs = map_tensors((args, kwargs), real)
+    with torch.device("cpu"), torch.no_grad():
+        return map_tensors(twin(*args, **kwargs), lambda one: one.to("meta"))
 
 
 def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:

@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from planner import operations
 from planner.tracing.calls import (
     Call,
+    Context,
     arguments_of,
     bind,
     input_name,
@@ -31,7 +32,7 @@ from planner.tracing.calls import (
     items_of,
 )
 from planner.tracing.extents import Extent, Extents, Ratio, plain, shape_of, traced
-from planner.tracing.functions import function_of, is_in_place, shaped, tensors_in
+from planner.tracing.functions import function_of, is_in_place, run_leaf, shaped, tensors_in
 from planner.tracing.norms import DECOMPOSED
 
 
@@ -96,13 +97,19 @@ class _Frame:
     graph: torch.fx.Graph
     extents: Extents
     nodes: dict[int, torch.fx.Node]
+    context: Context
     device: torch.fx.Node | None = None
     kept: list[Any] = field(default_factory=list)
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
 
-    def learn(self, value: Any, node: torch.fx.Node) -> None:
-        """``node`` stands for ``value``, and its items for what ``value`` holds."""
+    def learn(self, value: Any, node: torch.fx.Node, *, detached: bool = False) -> None:
+        """``node`` stands for ``value``, and its items for what ``value`` holds.
+
+        ``detached`` says that no gradients go back through it.
+        """
         if isinstance(value, torch.Tensor):
+            if detached and value.is_floating_point():
+                node = self.graph.call_method("detach", (node,))
             node.meta["dtype"] = value.dtype
         if isinstance(value, (torch.Tensor, Extent, Ratio)):
             self.nodes[id(value)] = node
@@ -112,7 +119,8 @@ class _Frame:
             self.kept.append(value)
             for key, item in items_of(value).items():
                 if is_computed(item):
-                    self.learn(item, self.graph.call_function(operator.getitem, (node, key)))
+                    made = self.graph.call_function(operator.getitem, (node, key))
+                    self.learn(item, made, detached=detached)
 
 
 class _Recorder(TorchFunctionMode):
@@ -135,7 +143,6 @@ class _Recorder(TorchFunctionMode):
         self.paused = False
         self.found: dict[str, list[Recorded]] = {}
         self.owned: dict[int, tuple[dict[int, str], dict[int, str]]] = {}
-        self.gradients = torch.is_grad_enabled()
 
     def run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, list[Recorded]]:
         with self.mode, self, _calls(self.called), _quiet():
@@ -159,11 +166,11 @@ class _Recorder(TorchFunctionMode):
         )
         if path in self.leaves:
             with self.pause():
-                result = run(module, *plain(args), **plain(kwargs))
+                result = run_leaf(module, plain(args), plain(kwargs))
         else:
             result = self.enter(module, args, kwargs)
         result = self.fresh(result, (args, kwargs))
-        frame.learn(result, node)
+        frame.learn(result, node, detached=frame.context.gradients and not torch.is_grad_enabled())
         return result
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -173,7 +180,7 @@ class _Recorder(TorchFunctionMode):
         call = bind(module, args, kwargs)
         nodes: dict[int, torch.fx.Node] = {}
         extents = Extents(graph, lambda value: nodes.get(id(value)))
-        frame = _Frame(module, path, call, graph, extents, nodes)
+        frame = _Frame(module, path, call, graph, extents, nodes, Context.now())
         given = arguments_of(module, args, kwargs)
         # All placeholders first, then what is read off them.
         placeholders = [graph.placeholder(input_name(name)) for name in call.inputs]
@@ -241,14 +248,14 @@ class _Recorder(TorchFunctionMode):
         kind, target, args, kwargs = function_of(func, args, kwargs)
         given, named = self.to_argument(args), self.to_argument(kwargs)
         node = frame.graph.create_node(kind, target, given, named)
-        if self.gradients and not torch.is_grad_enabled() and not changes:
-            if any(one.requires_grad for one in tensors_in((args, kwargs))):
-                if isinstance(result, torch.Tensor):
-                    node = frame.graph.call_method("detach", (node,))
+        if frame.context.autocast != Context.now().autocast:
+            raise TypeError("it switches autocast within its forward, which no graph shows")
+        detached = frame.context.gradients and not torch.is_grad_enabled()
+        detached &= any(one.requires_grad for one in tensors_in((args, kwargs)))
         if changes and args and isinstance(args[0], torch.Tensor):
             if target is not operator.setitem:
                 frame.learn(args[0], node)
-        frame.learn(result, node)
+        frame.learn(result, node, detached=detached)
         return result
 
     @contextmanager

@@ -14,7 +14,7 @@ import torch.fx
 from torch import nn
 
 from planner.tracing.calls import Capture, arguments_of, as_graphs
-from planner.tracing.functions import shaped
+from planner.tracing.functions import run_leaf, shaped
 from planner.tracing.skeletons import runs_in_order
 
 Captures = Mapping[int, Capture]
@@ -93,7 +93,7 @@ def run_captured(
         for child in module.children():
             value = run_captured(child, (value,), {}, captures, interpreter)
         return value
-    return module(*args, **kwargs)
+    return run_leaf(module, args, kwargs)
 
 
 def propagate(

@@ -18,7 +18,7 @@ import torch.fx
 from torch import nn
 
 from planner import operations
-from planner.tracing.calls import Call, Capture
+from planner.tracing.calls import Call, Capture, Context
 from planner.tracing.faults import fault
 from planner.tracing.norms import DECOMPOSED
 from planner.tracing.values import to_value
@@ -60,6 +60,7 @@ class _ModuleTracer(torch.fx.Tracer):
         super().__init__(param_shapes_constant=True)
         self.proxy_buffer_attributes = True
         self.call = call
+        self.context = Context.now()
 
     def proxy(self, node: torch.fx.Node) -> torch.fx.Proxy:
         return _Proxy(node, self)
@@ -76,6 +77,8 @@ class _ModuleTracer(torch.fx.Tracer):
     def create_proxy(
         self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any
     ) -> Any:
+        if Context.now() != self.context:
+            raise _UntraceableError("it switches gradients or autocast, which a trace does not see")
         if kind == "call_function" and not _known(target):
             if target in DECOMPOSED:
                 return DECOMPOSED[target](*args, **kwargs)
