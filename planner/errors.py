@@ -17,12 +17,22 @@ class TraceError(PlannerError):
     Attributes:
         module: dotted path of the module inside the model ("" is the root).
         location: ``file:line`` of the statement that stops the capture, if known.
+        by_values: whether the forward's course depends on tensors' values, so that no capture can
+            follow it; its parameters can be planned all the same.
     """
 
-    def __init__(self, message: str, *, module: str = "", location: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        module: str = "",
+        location: str | None = None,
+        by_values: bool = False,
+    ) -> None:
         super().__init__(message)
         self.module = module
         self.location = location
+        self.by_values = by_values
 
 
 class UnsupportedSiteError(PlannerError):

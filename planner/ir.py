@@ -265,7 +265,9 @@ class Verification:
 class Program:
     """A captured model: definitions before their users, the root instance last.
 
-    ``verification`` is None where nothing is known about it.
+    ``verification`` is None where nothing is known about it. ``obstacle`` says what stopped the
+    capture of a forward whose course depends on tensors' values: then no definition has a forward,
+    and the program is for planning and reporting alone.
     """
 
     definitions: tuple[Definition, ...]
@@ -273,6 +275,7 @@ class Program:
     example_inputs: tuple[TensorSpec, ...]
     example_outputs: tuple[TensorSpec, ...]
     verification: Verification | None = None
+    obstacle: str = ""
 
 
 # --------------------------------------------------------------------------- sites

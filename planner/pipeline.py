@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -55,6 +57,9 @@ def plan(
         verify: run the captured program beside the model, with random weights, in both modes and
             at two batch sizes, before it is planned; what differs is a TraceError.
 
+    A forward whose course depends on tensors' values cannot be captured; its parameters are planned
+    all the same, and ``emit`` says what stops it.
+
     Raises:
         ModelSourceError, TraceError, UnsupportedSiteError, BudgetError, InfeasibleBudgetError,
         SolveLimitError: see each; all are PlannerError.
@@ -62,7 +67,7 @@ def plan(
     from planner.examples import make_example
     from planner.initializers import initials
     from planner.loading import LoadedModel, load_model
-    from planner.tracing import trace
+    from planner.tracing import outline, trace
 
     if constraints is not None:
         raise PlannerError("constraints are not supported yet: pass None")
@@ -87,7 +92,12 @@ def plan(
             "the model's inputs are not known: give their shapes with --input 1x3x224x224, or a "
             "callable that returns them with --inputs (example_inputs=... in Python)"
         )
-    program = trace(module, example.args, dict(example.kwargs), verify=verify)
+    try:
+        program = trace(module, example.args, dict(example.kwargs), verify=verify)
+    except TraceError as error:
+        if not error.by_values:
+            raise
+        program = outline(module, example.args, dict(example.kwargs), _portable(error))
     sites = find_sites(module, program, starts)
     dense = dense_parameters(sites)
     parameters = parse_budget(budget, dense, _bytes_per_parameter(module))
@@ -107,6 +117,14 @@ def plan(
         sites=sites,
         allocation=allocation,
     )
+
+
+def _portable(error: TraceError) -> str:
+    """The message with its file as Python would import it, so that it is the same everywhere."""
+    place = error.location or ""
+    roots = (os.path.join(os.path.abspath(root), "") for root in sys.path)  # noqa: PTH100, PTH118
+    root = max((root for root in roots if place.startswith(root)), key=len, default="")
+    return str(error).replace(place, place.removeprefix(root)) if root else str(error)
 
 
 def _bytes_per_parameter(model: nn.Module) -> int:

@@ -103,6 +103,8 @@ def _heading(summary: Summary) -> Group:
     ]
     for index, one in enumerate(summary.captured):
         lines.append(f"{'' if index else 'captured':<10} {_captured(one)}")
+    if summary.obstacle:
+        lines += ["captured   not, so that it cannot be emitted:", *summary.obstacle.splitlines()]
     if summary.verification is not None:
         lines.append(f"verified   {_verified(summary.verification)}")
     return Group(*map(_plain, lines))

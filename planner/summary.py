@@ -141,6 +141,7 @@ class CaptureFigures:
 class Summary:
     """All figures of a plan. ``dataclasses.asdict`` of it is plain JSON.
 
+    ``obstacle`` says what stopped the capture of the model, which then cannot be emitted.
     ``verification`` is None where the plan does not say how its program was compared with the
     model.
     """
@@ -150,6 +151,7 @@ class Summary:
     seed: int
     digest: str
     captured: tuple[CaptureFigures, ...]
+    obstacle: str
     verification: Verification | None
     totals: Totals
     banks: tuple[BankFigures, ...]
@@ -185,6 +187,7 @@ def summarise(plan: Plan, *, every_site: bool = False) -> Summary:
         seed=plan.seed,
         digest=plan.digest,
         captured=_captured(plan.program),
+        obstacle=plan.program.obstacle,
         verification=plan.program.verification,
         totals=_totals(plan, pairs),
         banks=tuple(_bank(bank, pairs) for bank in plan.allocation.banks),

@@ -1,14 +1,19 @@
 """Models that symbolic tracing cannot capture, or captures wrongly, and their example inputs."""
 
-from collections import namedtuple
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-Pair = namedtuple("Pair", "mean spread")
+
+class Pair(NamedTuple):
+    """A named tuple, as torchvision returns it."""
+
+    mean: torch.Tensor
+    spread: torch.Tensor
+
 
 SHIFT = torch.linspace(-1.0, 1.0, 4)
 
@@ -236,7 +241,6 @@ CASES = {
                 "more": [torch.randn(n, 4)],
             },
             "mask": torch.rand(n, 4) > 0.5,
-            "scale": 2.0,
         },
     ),
     "InPlace": (InPlace, lambda n: (torch.randn(n, 4),)),

@@ -20,7 +20,7 @@ from planner.emission.architecture import class_view, construct, input_doc
 from planner.emission.expressions import is_name
 from planner.emission.initial import resets
 from planner.emission.runtime import argument_types, runtime_view, tables
-from planner.errors import PlannerError
+from planner.errors import PlannerError, TraceError
 from planner.resources import template_root
 
 if TYPE_CHECKING:
@@ -35,9 +35,12 @@ def emit(plan: Plan) -> str:
     """The source of the module that ``plan`` describes: it needs torch and the standard library.
 
     Raises:
+        TraceError: the model's forward could not be captured.
         PlanFormatError: the plan holds a name or an operation that no emitted file may contain.
     """
     program, sites = plan.program, plan.sites
+    if program.obstacle:
+        raise TraceError(f"this plan is for reading alone: {program.obstacle}")
     placements = {placement.site: placement for placement in plan.allocation.placements}
     types = argument_types(program)
     kept = resets(program, sites, placements)

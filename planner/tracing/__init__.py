@@ -26,7 +26,7 @@ from planner.tracing.shapes import propagate
 from planner.tracing.skeletons import refuse_names, refuse_unseen, without_data
 from planner.tracing.verification import verify as verified
 
-__all__ = ["trace"]
+__all__ = ["outline", "trace"]
 
 
 def trace(
@@ -99,6 +99,26 @@ def trace(
         tuple(_spec(tensor) for tensor in tensors_in(outputs)),
         verification,
     )
+
+
+def outline(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], obstacle: str
+) -> Program:
+    """The hierarchy of a model whose forward cannot be captured: to plan and report, not to emit.
+
+    Args:
+        model: as for :func:`trace`.
+        args: as for :func:`trace`.
+        kwargs: as for :func:`trace`.
+        obstacle: what stops the capture.
+    """
+    skeleton = without_data(model)
+    write_out_norms(skeleton)
+    block = Builder(model, skeleton, {}, set(), recover_leaves(skeleton)).block(skeleton, "")
+    definitions, root = fold(block, _positional_names)
+    inputs = tuple(_spec(tensor) for tensor in tensors_in((tuple(args), dict(kwargs))))
+    shortened = tuple(_shortened(definition) for definition in definitions)
+    return Program(shortened, root, inputs, (), obstacle=obstacle)
 
 
 def _captured(

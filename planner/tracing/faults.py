@@ -45,6 +45,7 @@ def fault(module: nn.Module, path: str, error: Exception, inputs: Any = ()) -> T
         f"  {_remedy(error, inputs)}",
         module=path,
         location=location,
+        by_values=isinstance(error, _VALUES[:2]),
     )
 
 
