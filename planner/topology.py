@@ -129,6 +129,7 @@ class _Flow:
         import networkx as nx
 
         self.definitions = {definition.name: definition for definition in program.definitions}
+        self.uncaptured = program.obstacle != ""
         self.graph: nx.DiGraph[tuple[str, int]] = nx.DiGraph()
         self.calls: dict[str, int] = {}
         self.run(program.root, "", [frozenset() for _ in program.example_inputs])
@@ -149,6 +150,9 @@ class _Flow:
         if isinstance(node, Instance):
             definition = self.definitions[node.definition]
             if definition.train is None:
+                if self.uncaptured and definition.parameters:
+                    # Nobody knows what its forward reads: all that it holds, presumably.
+                    arguments = [self.layer(path, arguments)]
                 return self.in_order(definition.children, path, arguments)
             return self.forward(definition, path, arguments)
         return frozenset().union(*arguments) if arguments else frozenset()

@@ -5,22 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from site_kinds import HookedNorm, Parametrized, case, images
-
-
-@case(lambda batch: (torch.randn(batch, 6, 32), torch.arange(batch) % 4 + 3))
-class Packed(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.rnn = nn.LSTM(32, 32, batch_first=True, bidirectional=True)
-
-    def forward(self, x, lengths):
-        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        output, (last, _) = self.rnn(packed)
-        padded, _ = pad_packed_sequence(output, batch_first=True, total_length=6)
-        return padded, last
+from site_kinds import Parametrized, case, images
 
 
 @case(images(6, 32))
@@ -75,11 +61,6 @@ class ListedParameters(nn.Module):
 @case(images(32), name="orthogonal", kind="orthogonal")
 class Reparametrized(Parametrized):
     """Power iteration without gradients, and a matrix exponential."""
-
-
-@case(images(32, 20), name="old_spectral_norm", kind="spectral_norm")
-class HookedSpectralNorm(HookedNorm):
-    """Power iteration in a hook."""
 
 
 @case(images(32, 6))

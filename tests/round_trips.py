@@ -24,7 +24,9 @@ def tensors(shapes, batch):
 
 
 def flatten(value):
-    """The tensors in an output, in order; numbers as tensors."""
+    """The tensors in an output, in order; numbers as tensors, without what is None."""
+    if value is None:
+        return []
     if isinstance(value, (dict, tuple, list)):
         items = value.values() if isinstance(value, dict) else value
         return [tensor for item in items for tensor in flatten(item)]
@@ -53,7 +55,11 @@ def architecture(source):
 
 def emitted(model, inputs):
     """(source, the emitted module with the weights of ``model``), by way of JSON."""
-    plan = dense_plan(model, inputs)
+    return rebuilt(dense_plan(model, inputs), model)
+
+
+def rebuilt(plan, model):
+    """As :func:`emitted`, of a plan of ``model`` with nothing shared."""
     again = planner.Plan.from_json(plan.to_json())
     assert again == plan
     source = planner.emit(again)

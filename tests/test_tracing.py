@@ -5,8 +5,8 @@ import inspect
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import hard_models
 import hard_operations  # noqa: F401  its models join the table
@@ -124,6 +124,77 @@ def test_the_model_is_left_as_it_was(name):
     assert [sorted(module.__dict__) for module in model.modules()] == attributes
 
 
+# --------------------------------------------------------------------------- names and calls
+
+
+@pytest.mark.parametrize("name", ["conv-1", "0a", "class", "0"])
+def test_names_that_python_cannot_write_are_kept(name):
+    model = Wrapped(nn.Linear(4, 4))
+    model.add_module(name, nn.Linear(4, 4))
+    children = dict(definition(trace(model, [torch.randn(2, 4)]), "Wrapped").children)
+    assert children[name] == Leaf("Linear", (4, 4))
+
+
+def test_a_list_of_parameters_is_a_block():
+    model = Wrapped(nn.Linear(4, 4))
+    model.scales = nn.ParameterList([nn.Parameter(torch.ones(4))])
+    block = definition(trace(model, [torch.randn(2, 4)]), "ParameterList")
+    assert [(one.name, one.shape) for one in block.parameters] == [("0", (4,))]
+    assert block.train is None
+
+
+class Star(nn.Module):
+    def forward(self, *xs, **more):
+        return xs[0] * more["scale"]
+
+
+class CallsStar(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = Star()
+
+    def forward(self, x):
+        return self.inner(x, x + 1, scale=x.exp())
+
+
+def test_variable_arguments_have_names():
+    program = trace(CallsStar(), [torch.randn(2, 4)])
+    assert [one.name for one in definition(program, "Star").inputs] == ["xs_0", "scale"]
+    call = definition(program, "CallsStar").train.operations[-1]
+    assert (call.args, call.kwargs) == ((Ref("x"),), (("scale", Ref("exp")),))
+
+
+class MaskedOnce(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = hard_models.Masked()
+
+    def forward(self, x):
+        return self.inner(self.inner(x), x > 0)
+
+
+class Flags(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = hard_models.Masked()
+
+    def forward(self, x):
+        return self.inner(self.inner(x, flip=True))
+
+
+@pytest.mark.parametrize(
+    ("model", "target"), [(MaskedOnce(), "masked_fill"), (Flags(), "operator.neg")]
+)
+def test_one_module_called_in_two_ways_is_written_into_its_caller(model, target):
+    program = trace(model, [torch.randn(2, 4)])
+    caller = definition(program, type(model).__name__)
+    called = targets(caller.train)
+    assert called.count("inner.fc") == 2
+    assert called.count(target) == 1
+    assert caller.rung == "recorded"
+    assert definition(program, "Masked").train is None
+
+
 # --------------------------------------------------------------------------- refusals
 
 
@@ -154,16 +225,6 @@ class FunctionalBranch(nn.Module):
         return x[: int(x.argmax())]
 
 
-class Star(nn.Module):
-    def forward(self, *xs):
-        return xs[0]
-
-
-class Unknown(nn.Module):
-    def forward(self, x):
-        return torch.utils.checkpoint.checkpoint(F.relu, x, use_reentrant=False)
-
-
 def line_of(function, text):
     lines, first = inspect.getsourcelines(function)
     return first + next(index for index, line in enumerate(lines) if text in line)
@@ -182,12 +243,6 @@ def test_control_flow_is_located(inner, function, text):
     assert "blocks.0.inner" in str(caught.value)
 
 
-def test_variable_arguments_are_refused():
-    with pytest.raises(TraceError, match=r"\*xs") as caught:
-        trace(Wrapped(Star()), [torch.randn(2, 4)])
-    assert caught.value.module == "blocks.0.inner"
-
-
 def test_hooks_are_refused():
     model = Wrapped(nn.Linear(4, 4))
     handle = model.blocks[0].inner.register_forward_hook(lambda *_: None)
@@ -201,43 +256,40 @@ def test_hooks_are_refused():
         trace(model, [torch.randn(2, 4)])
 
 
-@pytest.mark.parametrize("name", ["conv-1", "0a", "class", "0", "it's"])
-def test_names_that_no_source_can_hold_are_refused(name):
+@pytest.mark.parametrize("name", ["it's", "a b", "x:y", "a\\nb"])
+def test_names_that_a_plan_cannot_hold_are_refused(name):
     model = Wrapped(nn.Linear(4, 4))
-    model.add_module(name, nn.Linear(4, 4))
-    with pytest.raises(TraceError, match="not a Python name"):
+    model.blocks.add_module(name, nn.Linear(4, 4))
+    with pytest.raises(TraceError, match="letters, digits") as caught:
         trace(model, [torch.randn(2, 4)])
+    assert caught.value.module == "blocks"
 
 
-def test_a_list_of_parameters_is_refused():
-    model = Wrapped(nn.Linear(4, 4))
-    model.scales = nn.ParameterList([nn.Parameter(torch.ones(4))])
-    with pytest.raises(TraceError, match="ParameterList"):
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_old_spectral_norm_is_refused():
+    """It iterates in a hook."""
+    model = Wrapped(nn.utils.spectral_norm(nn.Linear(4, 4)))
+    with pytest.raises(TraceError, match="forward hooks") as caught:
         trace(model, [torch.randn(2, 4)])
+    assert caught.value.module == "blocks.0.inner"
 
 
-class MaskedOnce(nn.Module):
+class Packed(nn.Module):
     def __init__(self):
         super().__init__()
-        self.inner = hard_models.Masked()
+        self.rnn = nn.LSTM(4, 4, batch_first=True)
 
-    def forward(self, x):
-        return self.inner(self.inner(x), x > 0)
-
-
-class Flags(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.inner = hard_models.Masked()
-
-    def forward(self, x):
-        return self.inner(self.inner(x, flip=True))
+    def forward(self, x, lengths):
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.rnn(packed)[0], batch_first=True)[0]
 
 
-@pytest.mark.parametrize(("model", "name"), [(MaskedOnce(), "mask"), (Flags(), "flip")])
-def test_one_module_called_in_two_ways_is_refused(model, name):
-    with pytest.raises(TraceError, match=f"different values of '{name}'"):
-        trace(model, [torch.randn(2, 4)])
+def test_sequences_packed_by_their_lengths_are_refused():
+    """How long a packed sequence is depends on the lengths' values."""
+    with pytest.raises(TraceError, match=r"values of a tensor.*pack_padded") as caught:
+        trace(Packed(), [torch.randn(2, 6, 4), torch.tensor([6, 3])])
+    assert caught.value.by_values
+    assert caught.value.location == f"{__file__}:{line_of(Packed.forward, 'pack_padded')}"
 
 
 def test_buffers_shared_between_blocks_are_refused():
@@ -250,7 +302,7 @@ def test_buffers_shared_between_blocks_are_refused():
 def test_wrong_inputs_are_named():
     with pytest.raises(TraceError, match="2x5"):
         trace(nn.Sequential(nn.Linear(4, 4)), [torch.randn(2, 5)])
-    with pytest.raises(TraceError, match="cannot be called"):
+    with pytest.raises(TraceError, match="does not take the example inputs"):
         trace(Branch(), [torch.randn(2, 5), torch.randn(2, 5)])
 
 

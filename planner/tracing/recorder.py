@@ -9,6 +9,7 @@ as leaves. Recording functions (``F.conv2d``) rather than dispatched operations
 
 from __future__ import annotations
 
+import builtins
 import logging
 import operator
 from collections.abc import Callable, Iterator, Mapping
@@ -145,7 +146,7 @@ class _Recorder(TorchFunctionMode):
         self.owned: dict[int, tuple[dict[int, str], dict[int, str]]] = {}
 
     def run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, list[Recorded]]:
-        with self.mode, self, _calls(self.called), _quiet():
+        with self.mode, self, _calls(self.called), _lengths(), _quiet():
             self.enter(self.model, args, dict(kwargs))
         return self.found
 
@@ -392,6 +393,21 @@ def _calls(called: Callable[..., Any]) -> Iterator[None]:
         yield
     finally:
         nn.Module.__call__ = plain  # type: ignore[method-assign]
+
+
+@contextmanager
+def _lengths() -> Iterator[None]:
+    """Inside, ``len`` of a tensor is its first size, which Python would make a plain number."""
+    plain = builtins.len
+
+    def length(value: Any) -> int:
+        return value.shape[0] if isinstance(value, torch.Tensor) and value.ndim else plain(value)
+
+    builtins.len = length
+    try:
+        yield
+    finally:
+        builtins.len = plain
 
 
 def follow_dtypes(one: Recorded, wide: Recorded) -> None:
