@@ -284,14 +284,14 @@ def test_a_switch_of_autocast_is_refused():
     with pytest.raises(TraceError, match="autocast") as caught:
         trace(Around(Autocast()), (torch.randn(2, 4),))
     assert caught.value.module == "inner"
-    assert not caught.value.by_values
+    assert not caught.value.plannable
 
 
 def test_the_course_of_values_is_refused():
     with pytest.raises(TraceError, match="depends on the values of a tensor") as caught:
         trace(Around(Compares()), (torch.randn(2, 4),))
     assert caught.value.module == "inner"
-    assert caught.value.by_values
+    assert caught.value.plannable
 
 
 def test_python_is_as_it_was_after_a_recording():
