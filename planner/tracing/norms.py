@@ -17,7 +17,7 @@ def normalised(v: Any, g: Any, dim: int = 0) -> Any:
 
 
 DECOMPOSED: Mapping[Callable[..., Any], Callable[..., Any]] = MappingProxyType(
-    {torch._weight_norm: normalised}
+    {torch._weight_norm: normalised, torch._is_all_true: torch.all}
 )
 """Functions without a public name, and what computes the same by public ones."""
 

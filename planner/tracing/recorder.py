@@ -140,6 +140,7 @@ class _Recorder(TorchFunctionMode):
         for path, module in model.named_modules(remove_duplicate=False):
             self.paths.setdefault(id(module), path)
         self.frames: list[_Frame] = []
+        self.finished: list[_Frame] = []
         self.paused = False
         self.found: dict[str, list[Recorded]] = {}
         self.owned: dict[int, tuple[dict[int, str], dict[int, str]]] = {}
@@ -171,7 +172,7 @@ class _Recorder(TorchFunctionMode):
             result = self.enter(module, args, kwargs)
         result = self.fresh(result, (args, kwargs))
         frame.learn(result, node, detached=frame.context.gradients and not torch.is_grad_enabled())
-        return result
+        return result if path in self.leaves else _hooked(module, args, kwargs, result)
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run ``module``'s forward in a frame of its own."""
@@ -197,7 +198,7 @@ class _Recorder(TorchFunctionMode):
         except Exception as error:  # whatever a user's forward raises
             raise RecordingError(path, error) from error
         finally:
-            self.frames.pop()
+            self.finished.append(self.frames.pop())
         self.found.setdefault(path, []).append(Recorded(call, graph, frame.constants))
         return result
 
@@ -233,9 +234,9 @@ class _Recorder(TorchFunctionMode):
         if self.paused or not self.frames:
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
-        if func in _UNFOLDED:
+        if name in _UNFOLDED:
             with self:
-                return _UNFOLDED[func](*args, **kwargs)
+                return _UNFOLDED[name](*args, **kwargs)
         changes = is_in_place(func)
         result = shaped(func, plain(args), plain(kwargs))
         if isinstance(result, (torch.Size, int)):
@@ -340,6 +341,10 @@ class _Recorder(TorchFunctionMode):
         if path is None and any(id(value) in outer.nodes for outer in self.frames[:-1]):
             raise InlineError(frame.path, "it reads a tensor that it was not given")
         if path is None:
+            for other in self.finished:
+                if id(value) in other.nodes and other.path not in ("", frame.path):
+                    raise InlineError(other.path, "what it computes is read elsewhere")
+        if path is None:
             path = self.constant(value)
         node = frame.graph.get_attr(path)
         frame.learn(value, node)
@@ -357,6 +362,15 @@ class _Recorder(TorchFunctionMode):
         return name
 
 
+def _hooked(module: nn.Module, args: Any, kwargs: Any, result: Any) -> Any:
+    """``result`` after the hooks that a model gives its own modules while it runs."""
+    for number, hook in module._forward_hooks.items():
+        named = (kwargs,) if number in module._forward_hooks_with_kwargs else ()
+        changed = hook(module, args, *named, result)
+        result = result if changed is None else changed
+    return result
+
+
 def _sizes(name: str, result: Any, args: tuple[Any, ...]) -> Any:
     """Sizes of the tensor ``args[0]`` that remember it; any other number as it is."""
     if isinstance(result, torch.Size):
@@ -372,10 +386,10 @@ def _rows(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     return iter(tensor.unbind(0))
 
 
-# Recorded as what they are made of.
-_UNFOLDED: dict[Callable[..., Any], Callable[..., Any]] = {
-    **DECOMPOSED,
-    torch.Tensor.__iter__: _rows,
+# Recorded as what they are made of, by name: torch has more than one object for a function.
+_UNFOLDED: dict[str, Callable[..., Any]] = {
+    **{function.__name__: made_of for function, made_of in DECOMPOSED.items()},
+    "__iter__": _rows,
 }
 
 

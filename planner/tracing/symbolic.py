@@ -18,6 +18,7 @@ import torch.fx
 from torch import nn
 
 from planner import operations
+from planner.errors import TraceError
 from planner.tracing.calls import Call, Capture, Context
 from planner.tracing.faults import fault
 from planner.tracing.norms import DECOMPOSED
@@ -184,6 +185,8 @@ def _collect_constants(
     names: dict[str, str] = {}
     for name in made:
         value = module.__dict__.pop(name)
+        if isinstance(value, torch.Tensor) and value.is_meta:
+            raise TraceError("a tensor was made of parameters while the forward was traced")
         if isinstance(value, torch.Tensor):
             same = (known for known, other in constants.items() if _equal(value, other))
             names[name] = next(same, f"constant{len(constants)}")
