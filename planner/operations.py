@@ -37,8 +37,8 @@ _OWN = (
     "linked locate matrix reset_kept ring solve tensor unpack"
 ).split()
 _IMPORTED = (
-    "annotations Any F Iterator Mapping OrderedDict Tensor base64 dataclass math nn operator torch "
-    "zlib"
+    "annotations Any F Iterator Mapping OrderedDict Tensor base64 dataclass math nn operator "
+    "partial torch zlib"
 ).split()
 
 _TORCH_NAMESPACES = ("torch", "torch.nn.functional", "torch.linalg", "torch.fft", "torch.special")

@@ -13,6 +13,7 @@ from types import ModuleType
 import jinja2
 
 from planner.emission.expressions import is_name
+from planner.emission.runtime import mixer
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 _names = itertools.count()
@@ -48,6 +49,7 @@ class Runtime:
     kinds: tuple[str, ...]
     owners: tuple[Owner, ...]
     root: Root
+    aliases: bool = True
     links: bool = False
     banks: str = "banks"
     kept: bool = False
@@ -55,6 +57,11 @@ class Runtime:
     dtypes: bool = False
     casts: bool = False
     frozen: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ("mean", "step", "zero")
+
+    @property
+    def mixer(self) -> str:
+        return mixer(self.kinds)
 
     @property
     def mixing(self) -> bool:

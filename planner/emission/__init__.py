@@ -101,6 +101,7 @@ _IMPORTS = (
     (r"\bIterator\b", "from collections.abc import Iterator"),
     (r"\bMapping\b", "from collections.abc import Mapping"),
     (r"@dataclass\b", "from dataclasses import dataclass"),
+    (r"\bpartial\(", "from functools import partial"),
     (r"\bAny\b", "from typing import Any"),
 )
 

@@ -45,6 +45,7 @@ _FIELDS = {
     "lowrank": ("rank",),
     "tie": (),
 }
+_DEFAULTS = {"scale": 1.0, "mean": 0.0, "step": 1.0, "zero": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,12 @@ class RuntimeView:
     kinds: tuple[str, ...]
     owners: tuple[Owner, ...]
     root: Root
+    aliases: bool
     links: bool
     banks: str
     mixing: bool
+    mixer: str
+    fields: tuple[str, ...]
     linear: bool
     recurrent: bool
     kept: bool
@@ -160,12 +164,11 @@ def _generator(placement: Placement, chunks: dict[str, int]) -> str:
     parts += [f"{name}={getattr(placement, name)!r}" for name in _FIELDS[kind]]
     if kind == "hash" and placement.bank is not None:
         parts.append(f"chunk={chunks[placement.bank]}")
-    for name, default in (("scale", 1.0), ("mean", 0.0), ("step", 1.0), ("zero", False)):
-        value = getattr(placement, name)
-        if name in ("step", "zero") and kind not in ("mix", "interpolate", "repeat", "mask"):
-            continue
-        if value != default:
-            parts.append(f"{name}={value!r}")
+    parts += [
+        f"{name}={getattr(placement, name)!r}"
+        for name in _optional(kind)
+        if getattr(placement, name) != _DEFAULTS[name]
+    ]
     return f"{_CLASSES[kind]}({', '.join(parts)})"
 
 
@@ -234,9 +237,12 @@ def runtime_view(
             recurrent=False,
             sequential=root_definition.base in ("Sequential", "ModuleList"),
         ),
+        aliases=any(site.aliases for site in sites),
         links=links,
         banks=next(name for name in ("banks", "banks_", "parameter_banks") if name not in taken),
         mixing=bool({"mix", "interpolate", "tile"} & set(kinds)),
+        mixer=mixer(kinds),
+        fields=tuple(name for name in ("mean", "step", "zero") if _is_used(name, placements)),
         linear=bool(set(kinds) - {"lowrank"}),
         recurrent=any(owner.recurrent for owner in owners),
         kept=kept,
@@ -245,6 +251,30 @@ def runtime_view(
         casts=any(len(one) > 1 for one in dtypes),
         frozen=_frozen(sites, by_path),
     )
+
+
+def mixer(kinds: Sequence[str]) -> str:
+    """The class of the emitted file that has the fields of all generators with coefficients."""
+    if "tile" not in kinds:
+        return "Mix"
+    return "Mixed" if {"mix", "interpolate"} & set(kinds) else "Tile"
+
+
+def _is_used(field: str, placements: dict[str, Placement]) -> bool:
+    """Whether a generator has the field, and not at its default."""
+    return any(
+        getattr(placement, field) != _DEFAULTS[field]
+        for placement in placements.values()
+        if field in _optional(placement.generator)
+    )
+
+
+def _optional(kind: Generator) -> tuple[str, ...]:
+    """Fields that can be left out in the row of a site."""
+    if kind == "own":
+        return ()
+    mixes = kind in ("mix", "interpolate", "repeat", "mask")
+    return ("scale", "mean", "step", "zero") if mixes else ("scale", "mean")
 
 
 def _kinds(generators: Iterable[Generator]) -> tuple[str, ...]:
