@@ -19,7 +19,8 @@ from planner import __version__
 from planner.emission.architecture import class_view, construct, input_doc
 from planner.emission.expressions import is_name
 from planner.emission.initial import resets
-from planner.emission.runtime import argument_types, runtime_view, tables
+from planner.emission.runtime import argument_types, runtime_view
+from planner.emission.tables import tables
 from planner.errors import PlannerError
 from planner.resources import template_root
 

@@ -1,15 +1,14 @@
-"""Tables of banks and sites, and the view of the generated subclasses."""
+"""What the templates of generators and machinery read: the view of a plan's generated tensors."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from planner.emission.expressions import identifier
+from planner.emission.tables import bank_dtypes, is_used, quoted, widest
 from planner.errors import PlanFormatError
 from planner.ir import (
-    Bank,
     Container,
     Generator,
     Instance,
@@ -27,25 +26,6 @@ _TABLES = ("nn.Embedding", "nn.EmbeddingBag")
 _RECURRENT = ("RNN", "LSTM", "GRU")
 # torch.nn types that stand inside others and are not public under torch.nn itself.
 _INNER = {"NonDynamicallyQuantizableLinear": "nn.modules.linear.NonDynamicallyQuantizableLinear"}
-_CLASSES = {
-    "mix": "Mix",
-    "interpolate": "Interpolate",
-    "repeat": "Tile",
-    "mask": "Tile",
-    "hash": "Hash",
-    "lowrank": "LowRank",
-    "tie": "Tie",
-}
-_FIELDS = {
-    "mix": ("start", "stride", "coefficient", "count"),
-    "interpolate": ("start", "stride", "rows", "columns", "coefficient", "count"),
-    "repeat": ("start", "coefficient", "count"),
-    "mask": ("start", "windows", "coefficient", "count"),
-    "hash": ("start", "stride", "seed"),
-    "lowrank": ("rank",),
-    "tie": (),
-}
-_DEFAULTS = {"scale": 1.0, "mean": 0.0, "step": 1.0, "zero": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,85 +71,6 @@ class RuntimeView:
     dtypes: bool
     casts: bool
     frozen: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """Rows of BANKS, SITES and ALIASES: (key, text of the value), both as source.
-
-    The rows of SITES are padded to columns and end in the tensor's shape.
-    """
-
-    banks: tuple[tuple[str, str], ...]
-    sites: tuple[str, ...]
-    aliases: tuple[tuple[str, str], ...]
-
-
-def tables(
-    sites: Sequence[Site], banks: Sequence[Bank], placements: dict[str, Placement]
-) -> Tables:
-    """The tables of an allocation."""
-    chunks = {bank.name: bank.chunk for bank in banks}
-    rows = [
-        (f"{_key(site.name)}:", f"{_generator(placements[site.name], chunks)},", site.shape)
-        for site in sites
-        if placements[site.name].generator != "own"
-    ]
-    width = max((len(name) for name, _, _ in rows), default=0)
-    lines = tuple(
-        f"{name:<{width}} {text}  # {' x '.join(map(str, shape))}" for name, text, shape in rows
-    )
-    aliases = tuple((repr(alias), repr(site.name)) for site in sites for alias in site.aliases)
-    dtypes = _dtypes(sites, placements)
-    named = tuple(
-        (repr(bank.name), _bank(bank, _widest(dtypes.get(bank.name, set())))) for bank in banks
-    )
-    return Tables(named, lines, aliases)
-
-
-def _dtypes(sites: Sequence[Site], placements: dict[str, Placement]) -> dict[str, set[str]]:
-    """The dtypes of the tensors that each bank makes."""
-    found: dict[str, set[str]] = {}
-    for site in sites:
-        bank = placements[site.name].bank
-        if bank is not None:
-            found.setdefault(bank, set()).add(site.dtype)
-    return found
-
-
-def _widest(dtypes: set[str]) -> str:
-    """The dtype of a bank: one that holds the values of all its tensors."""
-    if len(dtypes) == 1:
-        return next(iter(dtypes))
-    return "float64" if "float64" in dtypes else "float32"
-
-
-def _key(name: str) -> str:
-    """``name`` in double quotes, as the formatter would have it."""
-    return json.dumps(name) if '"' not in name else repr(name)
-
-
-def _bank(bank: Bank, dtype: str) -> str:
-    text = f'"size": {bank.size}, "std": {bank.std!r}'
-    if bank.coefficients:
-        text += f', "coefficients": {bank.coefficients}'
-    if dtype != "float32":
-        text += f', "dtype": torch.{identifier(dtype)}'
-    return f"{{{text}}}"
-
-
-def _generator(placement: Placement, chunks: dict[str, int]) -> str:
-    kind = placement.generator
-    parts = [f"bank={_key(placement.bank or '')}"]
-    parts += [f"{name}={getattr(placement, name)!r}" for name in _FIELDS[kind]]
-    if kind == "hash" and placement.bank is not None:
-        parts.append(f"chunk={chunks[placement.bank]}")
-    parts += [
-        f"{name}={getattr(placement, name)!r}"
-        for name in _optional(kind)
-        if getattr(placement, name) != _DEFAULTS[name]
-    ]
-    return f"{_CLASSES[kind]}({', '.join(parts)})"
 
 
 def runtime_view(
@@ -222,7 +123,7 @@ def runtime_view(
     kinds = _kinds(
         placement.generator for placement in placements.values() if placement.generator != "own"
     )
-    dtypes = _dtypes(sites, placements).values()
+    dtypes = bank_dtypes(sites, placements).values()
     taken = {name for name, _ in root_definition.children}
     taken.update(parameter.name for parameter in root_definition.parameters)
     taken.update(buffer.name for buffer in root_definition.buffers)
@@ -242,12 +143,12 @@ def runtime_view(
         banks=next(name for name in ("banks", "banks_", "parameter_banks") if name not in taken),
         mixing=bool({"mix", "interpolate", "tile"} & set(kinds)),
         mixer=mixer(kinds),
-        fields=tuple(name for name in ("mean", "step", "zero") if _is_used(name, placements)),
+        fields=tuple(name for name in ("mean", "step", "zero") if is_used(name, placements)),
         linear=bool(set(kinds) - {"lowrank"}),
         recurrent=any(owner.recurrent for owner in owners),
         kept=kept,
         lookups=_kinds(lookups),
-        dtypes=any(_widest(one) != "float32" for one in dtypes),
+        dtypes=any(widest(one) != "float32" for one in dtypes),
         casts=any(len(one) > 1 for one in dtypes),
         frozen=_frozen(sites, by_path),
     )
@@ -258,23 +159,6 @@ def mixer(kinds: Sequence[str]) -> str:
     if "tile" not in kinds:
         return "Mix"
     return "Mixed" if {"mix", "interpolate"} & set(kinds) else "Tile"
-
-
-def _is_used(field: str, placements: dict[str, Placement]) -> bool:
-    """Whether a generator has the field, and not at its default."""
-    return any(
-        getattr(placement, field) != _DEFAULTS[field]
-        for placement in placements.values()
-        if field in _optional(placement.generator)
-    )
-
-
-def _optional(kind: Generator) -> tuple[str, ...]:
-    """Fields that can be left out in the row of a site."""
-    if kind == "own":
-        return ()
-    mixes = kind in ("mix", "interpolate", "repeat", "mask")
-    return ("scale", "mean", "step", "zero") if mixes else ("scale", "mean")
 
 
 def _kinds(generators: Iterable[Generator]) -> tuple[str, ...]:
@@ -308,7 +192,7 @@ def _frozen(sites: Sequence[Site], by_path: dict[str, Place]) -> tuple[str, ...]
         parts = site.name.split(".")
         starts = (".".join(parts[:count]) + "." for count in range(1, len(parts) + 1))
         prefixes[next(s for s in starts if not any(name.startswith(s) for name in trained))] = None
-    return tuple(map(_key, prefixes))
+    return tuple(map(quoted, prefixes))
 
 
 def _base(path: str, site: Site, by_path: dict[str, Place]) -> tuple[str, bool]:
