@@ -51,6 +51,7 @@ class Runtime:
     root: Root
     aliases: bool = True
     links: bool = False
+    limits: bool = True
     banks: str = "banks"
     kept: bool = False
     lookups: tuple[str, ...] = ()

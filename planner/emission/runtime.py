@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from planner.emission.expressions import identifier
@@ -12,6 +12,7 @@ from planner.ir import (
     Container,
     Generator,
     Instance,
+    Leaf,
     Node,
     Placement,
     Program,
@@ -60,6 +61,7 @@ class RuntimeView:
     root: Root
     aliases: bool
     links: bool
+    limits: bool
     banks: str
     mixing: bool
     mixer: str
@@ -140,6 +142,7 @@ def runtime_view(
         ),
         aliases=any(site.aliases for site in sites),
         links=links,
+        limits=any(_is_limited(leaf) for leaf in _leaves(program)),
         banks=next(name for name in ("banks", "banks_", "parameter_banks") if name not in taken),
         mixing=bool({"mix", "interpolate", "tile"} & set(kinds)),
         mixer=mixer(kinds),
@@ -152,6 +155,25 @@ def runtime_view(
         casts=any(len(one) > 1 for one in dtypes),
         frozen=_frozen(sites, by_path),
     )
+
+
+def _leaves(program: Program) -> Iterator[Leaf]:
+    """The constructor calls of layers."""
+    nodes = [program.root]
+    nodes += [node for definition in program.definitions for _, node in definition.children]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, Leaf):
+            yield node
+        elif isinstance(node, Container):
+            nodes += [child for _, child in node.children]
+
+
+def _is_limited(leaf: Leaf) -> bool:
+    """Whether this is a table with more options than a padding row."""
+    options = {"max_norm", "scale_grad_by_freq", "sparse"}
+    names = {name for name, _ in leaf.kwargs}
+    return f"nn.{leaf.type}" in _TABLES and (len(leaf.args) > 3 or bool(options & names))
 
 
 def mixer(kinds: Sequence[str]) -> str:

@@ -88,7 +88,9 @@ def tables(
     ]
     aliases = tuple((repr(alias), repr(site.name)) for site in sites for alias in site.aliases)
     dtypes = bank_dtypes(sites, placements)
-    named = tuple((repr(bank.name), _bank(bank, widest(dtypes[bank.name]))) for bank in banks)
+    named = tuple(
+        (repr(bank.name), _bank(bank, widest(dtypes.get(bank.name, frozenset())))) for bank in banks
+    )
     return Tables(named, tuple(_lines(rows)), aliases)
 
 
