@@ -52,9 +52,11 @@ class Runtime:
     aliases: bool = True
     links: bool = False
     limits: bool = True
+    underscored: bool = True
     banks: str = "banks"
     kept: bool = False
     lookups: tuple[str, ...] = ()
+    singles: bool = True
     dtypes: bool = False
     casts: bool = False
     frozen: tuple[str, ...] = ()

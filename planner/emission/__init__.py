@@ -46,7 +46,8 @@ def emit(plan: Plan) -> str:
         class_view(definition, types.get(definition.name, {}), kept.lines.get(definition.name, ()))
         for definition in program.definitions
     )
-    runtime = runtime_view(program, sites, placements, construct(program.root), bool(kept.table))
+    root, banks = construct(program.root), plan.allocation.banks
+    runtime = runtime_view(program, sites, banks, placements, root, bool(kept.table))
     text = (
         _environment()
         .get_template("module.py.jinja")
@@ -62,7 +63,7 @@ def emit(plan: Plan) -> str:
             inputs=input_doc(program.example_inputs),
             outputs=input_doc(program.example_outputs),
             classes=classes,
-            tables=tables(sites, plan.allocation.banks, placements),
+            tables=tables(sites, banks, placements),
             initial=kept.table,
             runtime=runtime,
             unpack=any(buffer.data for d in program.definitions for buffer in d.buffers),

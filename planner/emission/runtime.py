@@ -9,6 +9,7 @@ from planner.emission.expressions import identifier
 from planner.emission.tables import bank_dtypes, is_used, quoted, widest
 from planner.errors import PlanFormatError
 from planner.ir import (
+    Bank,
     Container,
     Generator,
     Instance,
@@ -25,6 +26,8 @@ from planner.topology import Place, places
 # Layers that look up rows of a table.
 _TABLES = ("nn.Embedding", "nn.EmbeddingBag")
 _RECURRENT = ("RNN", "LSTM", "GRU")
+# Layers that call their reset ``_reset_parameters``, or hold one that does.
+_UNDERSCORED = ("MultiheadAttention", "Transformer")
 # torch.nn types that stand inside others and are not public under torch.nn itself.
 _INNER = {"NonDynamicallyQuantizableLinear": "nn.modules.linear.NonDynamicallyQuantizableLinear"}
 
@@ -68,8 +71,10 @@ class RuntimeView:
     fields: tuple[str, ...]
     linear: bool
     recurrent: bool
+    underscored: bool
     kept: bool
     lookups: tuple[str, ...]
+    singles: bool
     dtypes: bool
     casts: bool
     frozen: tuple[str, ...]
@@ -78,6 +83,7 @@ class RuntimeView:
 def runtime_view(
     program: Program,
     sites: Sequence[Site],
+    banks: Sequence[Bank],
     placements: dict[str, Placement],
     construct: str,
     kept: bool,
@@ -149,8 +155,10 @@ def runtime_view(
         fields=tuple(name for name in ("mean", "step", "zero") if is_used(name, placements)),
         linear=bool(set(kinds) - {"lowrank"}),
         recurrent=any(owner.recurrent for owner in owners),
+        underscored=any(leaf.type.startswith(_UNDERSCORED) for leaf in _leaves(program)),
         kept=kept,
         lookups=_kinds(lookups),
+        singles=any(bank.size == 1 for bank in banks),
         dtypes=any(widest(one) != "float32" for one in dtypes),
         casts=any(len(one) > 1 for one in dtypes),
         frozen=_frozen(sites, by_path),
