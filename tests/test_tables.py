@@ -84,12 +84,12 @@ def test_rows_hold_every_site_as_it_is_placed(names, data, shapes):
 
 def test_even_steps_are_expressions_and_others_are_listed():
     placed = {
-        f"layer.{i}.weight": hashed(start=3 * i + 2, stride=7, seed=i * i, scale=0.5)
-        for i in range(4)
+        f"fc.{i}.weight": hashed(start=3 * i + 2, stride=7, seed=i * i, scale=0.5)
+        for i in range(1, 5)
     }
     (row,) = lines(placed)
     assert "start=3 * i + 2, stride=7, seed=seed, chunk=16, scale=0.5)" in row
-    assert row.endswith(" for i, seed in enumerate((0, 1, 4, 9))},  # 4 x 4")
+    assert row.endswith(" for i, seed in enumerate((1, 4, 9, 16), 1)},  # 4 x 4")
 
 
 def test_what_sites_share_decides_who_stands_together():
