@@ -32,8 +32,8 @@ _OWN = (
     "linked locate matrix reset_kept ring solve tensor unpack"
 ).split()
 _IMPORTED = (
-    "annotations Any F Iterator Mapping OrderedDict Tensor base64 dataclass math nn operator torch "
-    "zlib"
+    "annotations Any F Iterator Mapping OrderedDict Tensor base64 dataclass math nn operator "
+    "partial torch zlib"
 ).split()
 
 _LISTED = Path(__file__).with_name("operations.txt")

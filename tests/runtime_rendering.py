@@ -14,6 +14,7 @@ import jinja2
 
 from planner.emission import _with_imports
 from planner.emission.expressions import is_name
+from planner.emission.runtime import mixer
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 _names = itertools.count()
@@ -49,13 +50,22 @@ class Runtime:
     kinds: tuple[str, ...]
     owners: tuple[Owner, ...]
     root: Root
+    aliases: bool = True
     links: bool = False
+    limits: bool = True
+    underscored: bool = True
     banks: str = "banks"
     kept: bool = False
     lookups: tuple[str, ...] = ()
+    singles: bool = True
     dtypes: bool = False
     casts: bool = False
     frozen: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ("mean", "step", "zero")
+
+    @property
+    def mixer(self) -> str:
+        return mixer(self.kinds)
 
     @property
     def mixing(self) -> bool:

@@ -19,7 +19,8 @@ from planner import __version__
 from planner.emission.architecture import class_view, construct, input_doc
 from planner.emission.expressions import is_name
 from planner.emission.initial import resets
-from planner.emission.runtime import argument_types, runtime_view, tables
+from planner.emission.runtime import argument_types, runtime_view
+from planner.emission.tables import tables
 from planner.errors import PlannerError, TraceError
 from planner.resources import template_root
 
@@ -48,7 +49,8 @@ def emit(plan: Plan) -> str:
         class_view(definition, types.get(definition.name, {}), kept.lines.get(definition.name, ()))
         for definition in program.definitions
     )
-    runtime = runtime_view(program, sites, placements, construct(program.root), bool(kept.table))
+    root, banks = construct(program.root), plan.allocation.banks
+    runtime = runtime_view(program, sites, banks, placements, root, bool(kept.table))
     text = (
         _environment()
         .get_template("module.py.jinja")
@@ -64,7 +66,7 @@ def emit(plan: Plan) -> str:
             inputs=input_doc(program.example_inputs),
             outputs=input_doc(program.example_outputs),
             classes=classes,
-            tables=tables(sites, plan.allocation.banks, placements),
+            tables=tables(sites, banks, placements),
             initial=kept.table,
             runtime=runtime,
             unpack=any(buffer.data for d in program.definitions for buffer in d.buffers),
@@ -104,6 +106,7 @@ _IMPORTS = (
     (r"\bIterator\b", "collections.abc", "Iterator"),
     (r"\bMapping\b", "collections.abc", "Mapping"),
     (r"@dataclass\b", "dataclasses", "dataclass"),
+    (r"\bpartial\(", "functools", "partial"),
     (r"\bAny\b", "typing", "Any"),
 )
 

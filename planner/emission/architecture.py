@@ -64,6 +64,7 @@ def class_view(definition: Definition, types: dict[str, str], resets: tuple[str,
     if operations.is_reserved(definition.name):
         raise PlanFormatError(f"{definition.name!r} is a name of the emitted file's own")
     sizes = dict(_sizes(definition))
+    init = tuple(_init(definition))
     train: tuple[str, ...] = ()
     evaluation: tuple[str, ...] = ()
     output = "Tensor"
@@ -72,13 +73,16 @@ def class_view(definition: Definition, types: dict[str, str], resets: tuple[str,
         output = _annotation(definition.train)
     if definition.eval is not None:
         evaluation = tuple(statements(definition, definition.eval, sizes))
+    reset = tuple(_reset(definition, resets))
+    if init == ("super().__init__()",) and not definition.arguments and (reset or train):
+        init = ()
     return ClassView(
         name=identifier(definition.name),
         base=f"nn.{definition.base}",
         doc=definition.doc,
         arguments=tuple(f"{identifier(name)}: {types[name]}" for name in definition.arguments),
-        init=tuple(_init(definition)),
-        reset=tuple(_reset(definition, resets)),
+        init=init,
+        reset=reset,
         inputs=tuple(_parameter(item) for item in definition.inputs),
         output=output,
         train=train,

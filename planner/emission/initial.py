@@ -2,7 +2,8 @@
 
 torch resets its own layers; what a model initialises otherwise is drawn by the class around it:
 one line for a role, whatever number of blocks has it; where blocks differ in numbers that no
-formula gives, a row of a table.
+formula gives, a row of a table. What many classes would say of all layers of a type, the root says
+once for them.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from planner.emission.expressions import access
 from planner.errors import PlanFormatError
 from planner.formulas import FORMULAS
 from planner.ir import Initial, Placement, Program, Site
 from planner.topology import Place, nearest, places, role
+
+_MANY = 4
+"""Roles whose lines are more than those of a loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,12 @@ def resets(program: Program, sites: Sequence[Site], placements: Mapping[str, Pla
             roles.setdefault(part, []).append(site)
     lines: dict[str, list[str]] = {}
     table: list[tuple[str, str]] = []
+    loop, looped = _loop(sites, roles, by_path)
+    if loop:
+        lines[by_path[""].type] = ["for module in self.modules():", *loop]
     for (definition, local), members in roles.items():
+        if (definition, local) in looped:
+            continue
         owner = definitions.get(definition)
         texts = {draw(site.initial, access("self", local, owner)) for site in members}
         if len(texts) > 1 or (definition, local) in generated:
@@ -52,6 +62,47 @@ def resets(program: Program, sites: Sequence[Site], placements: Mapping[str, Pla
         else:
             lines.setdefault(definition, []).extend(texts)
     return Resets({name: tuple(group) for name, group in lines.items()}, tuple(table))
+
+
+_Role: TypeAlias = tuple[str, str]
+
+
+def _loop(
+    sites: Sequence[Site],
+    roles: Mapping[_Role, Sequence[Site]],
+    by_path: Mapping[str, Place],
+) -> tuple[list[str], set[_Role]]:
+    """(statements for every ``module`` of the model, the roles that need no line of their own).
+
+    Layers inside layers of torch would be reached as well, so that there must be none.
+    """
+    lines: list[str] = []
+    looped: set[_Role] = set()
+    if any(_owner(site) not in by_path for site in sites):
+        return lines, looped
+    kinds: dict[_Role, dict[_Role, None]] = {}
+    for part, members in roles.items():
+        for site in members:
+            kinds.setdefault((by_path[_owner(site)].type, site.parameter), {})[part] = None
+    names = {name for site in sites for name in (site.name, *site.aliases)}
+    for (layer, parameter), alike in kinds.items():
+        owners = [place for place in by_path.values() if place.type == layer]
+        keys = {f"{place.path}.{parameter}".lstrip(".") for place in owners}
+        members = [site for part in alike for site in roles[part]]
+        reached = {name for site in members for name in (site.name, *site.aliases)}
+        draws = {draw(site.initial, f"module.{parameter}") for site in members}
+        if len(alike) < _MANY or len(draws) > 1 or owners[0].block or keys & names != reached:
+            continue
+        present = "" if keys <= names else f" and module.{parameter} is not None"
+        lines.append(f"    if isinstance(module, nn.{layer}){present}:")
+        lines += [f"        {text}" for text in draws]
+        looped.update(alike)
+    return lines, looped
+
+
+def _owner(site: Site) -> str:
+    """The path of the module that holds the tensor."""
+    return site.name.rpartition(".")[0]
 
 
 # Gates of a recurrent layer: its tensors have gates x hidden rows, but for projections.

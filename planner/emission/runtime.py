@@ -1,18 +1,19 @@
-"""Tables of banks and sites, and the view of the generated subclasses."""
+"""What the templates of generators and machinery read: the view of a plan's generated tensors."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from planner.emission.expressions import identifier
+from planner.emission.tables import bank_dtypes, is_used, quoted, widest
 from planner.errors import PlanFormatError
 from planner.ir import (
     Bank,
     Container,
     Generator,
     Instance,
+    Leaf,
     Node,
     Placement,
     Program,
@@ -25,26 +26,10 @@ from planner.topology import Place, places
 # Layers that look up rows of a table.
 _TABLES = ("nn.Embedding", "nn.EmbeddingBag")
 _RECURRENT = ("RNN", "LSTM", "GRU")
+# Layers that call their reset ``_reset_parameters``, or hold one that does.
+_UNDERSCORED = ("MultiheadAttention", "Transformer")
 # torch.nn types that stand inside others and are not public under torch.nn itself.
 _INNER = {"NonDynamicallyQuantizableLinear": "nn.modules.linear.NonDynamicallyQuantizableLinear"}
-_CLASSES = {
-    "mix": "Mix",
-    "interpolate": "Interpolate",
-    "repeat": "Tile",
-    "mask": "Tile",
-    "hash": "Hash",
-    "lowrank": "LowRank",
-    "tie": "Tie",
-}
-_FIELDS = {
-    "mix": ("start", "stride", "coefficient", "count"),
-    "interpolate": ("start", "stride", "rows", "columns", "coefficient", "count"),
-    "repeat": ("start", "coefficient", "count"),
-    "mask": ("start", "coefficient", "count"),
-    "hash": ("start", "stride", "seed"),
-    "lowrank": ("rank",),
-    "tie": (),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,101 +62,28 @@ class RuntimeView:
     kinds: tuple[str, ...]
     owners: tuple[Owner, ...]
     root: Root
+    aliases: bool
     links: bool
+    limits: bool
     banks: str
     mixing: bool
+    mixer: str
+    fields: tuple[str, ...]
     linear: bool
     recurrent: bool
+    underscored: bool
     kept: bool
     lookups: tuple[str, ...]
+    singles: bool
     dtypes: bool
     casts: bool
     frozen: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """Rows of BANKS, SITES and ALIASES: (key, text of the value), both as source.
-
-    The rows of SITES are padded to columns and end in the tensor's shape.
-    """
-
-    banks: tuple[tuple[str, str], ...]
-    sites: tuple[str, ...]
-    aliases: tuple[tuple[str, str], ...]
-
-
-def tables(
-    sites: Sequence[Site], banks: Sequence[Bank], placements: dict[str, Placement]
-) -> Tables:
-    """The tables of an allocation."""
-    chunks = {bank.name: bank.chunk for bank in banks}
-    rows = [
-        (f"{_key(site.name)}:", f"{_generator(placements[site.name], chunks)},", site.shape)
-        for site in sites
-        if placements[site.name].generator != "own"
-    ]
-    width = max((len(name) for name, _, _ in rows), default=0)
-    lines = tuple(
-        f"{name:<{width}} {text}  # {' x '.join(map(str, shape))}" for name, text, shape in rows
-    )
-    aliases = tuple((repr(alias), repr(site.name)) for site in sites for alias in site.aliases)
-    dtypes = _dtypes(sites, placements)
-    named = tuple(
-        (repr(bank.name), _bank(bank, _widest(dtypes.get(bank.name, set())))) for bank in banks
-    )
-    return Tables(named, lines, aliases)
-
-
-def _dtypes(sites: Sequence[Site], placements: dict[str, Placement]) -> dict[str, set[str]]:
-    """The dtypes of the tensors that each bank makes."""
-    found: dict[str, set[str]] = {}
-    for site in sites:
-        bank = placements[site.name].bank
-        if bank is not None:
-            found.setdefault(bank, set()).add(site.dtype)
-    return found
-
-
-def _widest(dtypes: set[str]) -> str:
-    """The dtype of a bank: one that holds the values of all its tensors."""
-    if len(dtypes) == 1:
-        return next(iter(dtypes))
-    return "float64" if "float64" in dtypes else "float32"
-
-
-def _key(name: str) -> str:
-    """``name`` in double quotes, as the formatter would have it."""
-    return json.dumps(name) if '"' not in name else repr(name)
-
-
-def _bank(bank: Bank, dtype: str) -> str:
-    text = f'"size": {bank.size}, "std": {bank.std!r}'
-    if bank.coefficients:
-        text += f', "coefficients": {bank.coefficients}'
-    if dtype != "float32":
-        text += f', "dtype": torch.{identifier(dtype)}'
-    return f"{{{text}}}"
-
-
-def _generator(placement: Placement, chunks: dict[str, int]) -> str:
-    kind = placement.generator
-    parts = [f"bank={_key(placement.bank or '')}"]
-    parts += [f"{name}={getattr(placement, name)!r}" for name in _FIELDS[kind]]
-    if kind == "hash" and placement.bank is not None:
-        parts.append(f"chunk={chunks[placement.bank]}")
-    for name, default in (("scale", 1.0), ("mean", 0.0), ("step", 1.0), ("zero", False)):
-        value = getattr(placement, name)
-        if name in ("step", "zero") and kind not in ("mix", "interpolate", "repeat", "mask"):
-            continue
-        if value != default:
-            parts.append(f"{name}={value!r}")
-    return f"{_CLASSES[kind]}({', '.join(parts)})"
-
-
 def runtime_view(
     program: Program,
     sites: Sequence[Site],
+    banks: Sequence[Bank],
     placements: dict[str, Placement],
     construct: str,
     kept: bool,
@@ -219,7 +131,7 @@ def runtime_view(
     kinds = _kinds(
         placement.generator for placement in placements.values() if placement.generator != "own"
     )
-    dtypes = _dtypes(sites, placements).values()
+    dtypes = bank_dtypes(sites, placements).values()
     taken = {name for name, _ in root_definition.children}
     taken.update(parameter.name for parameter in root_definition.parameters)
     taken.update(buffer.name for buffer in root_definition.buffers)
@@ -234,17 +146,49 @@ def runtime_view(
             recurrent=False,
             sequential=root_definition.base in ("Sequential", "ModuleList"),
         ),
+        aliases=any(site.aliases for site in sites),
         links=links,
+        limits=any(_is_limited(leaf) for leaf in _leaves(program)),
         banks=next(name for name in ("banks", "banks_", "parameter_banks") if name not in taken),
         mixing=bool({"mix", "interpolate", "tile"} & set(kinds)),
+        mixer=mixer(kinds),
+        fields=tuple(name for name in ("mean", "step", "zero") if is_used(name, placements)),
         linear=bool(set(kinds) - {"lowrank"}),
         recurrent=any(owner.recurrent for owner in owners),
+        underscored=any(leaf.type.startswith(_UNDERSCORED) for leaf in _leaves(program)),
         kept=kept,
         lookups=_kinds(lookups),
-        dtypes=any(_widest(one) != "float32" for one in dtypes),
+        singles=any(bank.size == 1 for bank in banks),
+        dtypes=any(widest(one) != "float32" for one in dtypes),
         casts=any(len(one) > 1 for one in dtypes),
         frozen=_frozen(sites, by_path),
     )
+
+
+def _leaves(program: Program) -> Iterator[Leaf]:
+    """The constructor calls of layers."""
+    nodes = [program.root]
+    nodes += [node for definition in program.definitions for _, node in definition.children]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, Leaf):
+            yield node
+        elif isinstance(node, Container):
+            nodes += [child for _, child in node.children]
+
+
+def _is_limited(leaf: Leaf) -> bool:
+    """Whether this is a table with more options than a padding row."""
+    options = {"max_norm", "scale_grad_by_freq", "sparse"}
+    names = {name for name, _ in leaf.kwargs}
+    return f"nn.{leaf.type}" in _TABLES and (len(leaf.args) > 3 or bool(options & names))
+
+
+def mixer(kinds: Sequence[str]) -> str:
+    """The class of the emitted file that has the fields of all generators with coefficients."""
+    if "tile" not in kinds:
+        return "Mix"
+    return "Mixed" if {"mix", "interpolate"} & set(kinds) else "Tile"
 
 
 def _kinds(generators: Iterable[Generator]) -> tuple[str, ...]:
@@ -278,7 +222,7 @@ def _frozen(sites: Sequence[Site], by_path: dict[str, Place]) -> tuple[str, ...]
         parts = site.name.split(".")
         starts = (".".join(parts[:count]) + "." for count in range(1, len(parts) + 1))
         prefixes[next(s for s in starts if not any(name.startswith(s) for name in trained))] = None
-    return tuple(map(_key, prefixes))
+    return tuple(map(quoted, prefixes))
 
 
 def _base(path: str, site: Site, by_path: dict[str, Place]) -> tuple[str, bool]:
