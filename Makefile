@@ -65,6 +65,7 @@ bench: $(READY)
 	$(BIN)/python tests/benchmarks/digits.py $(BENCH)
 
 regen: $(READY)
+	$(BIN)/python tests/list_operations.py
 	mkdir -p generated
 	$(BIN)/npas plan $(WRN) --budget 10% --input 2x3x32x32 \
 		-o generated/wrn28_10_10pct.plan.json --module generated/wrn28_10_10pct.py

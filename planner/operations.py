@@ -1,8 +1,8 @@
 """The operations that a program may contain, by public name.
 
 A plan is data from strangers, so a forward is a list of names from this allow-list and literals.
-torch's functions and methods are those that torch itself lists as overridable (they take tensors
-and return values), plus the factories below; Python's are listed one by one.
+torch's part of it is a file, ``operations.txt``, so that a plan means the same under any version of
+torch, and reading or emitting one does not import torch; Python's part is listed here.
 """
 
 from __future__ import annotations
@@ -12,13 +12,8 @@ import functools
 import math
 import operator
 from collections.abc import Callable
+from pathlib import Path
 
-FACTORIES = (
-    "arange empty empty_like eye finfo full full_like iinfo linspace logspace ones ones_like rand "
-    "rand_like randint randn randn_like randperm tensor zeros zeros_like"
-).split()
-# Functions that torch does not list as overridable, though they are public.
-NEWER = ("grouped_mm",)
 OPERATORS = (
     "add and_ contains eq floordiv ge getitem gt iadd iand ifloordiv ilshift imatmul imod imul "
     "ior ipow irshift isub itruediv invert is_ is_not ixor le lshift lt matmul mod mul ne neg "
@@ -41,52 +36,43 @@ _IMPORTED = (
     "zlib"
 ).split()
 
-_TORCH_NAMESPACES = ("torch", "torch.nn.functional", "torch.linalg", "torch.fft", "torch.special")
-_METHODS = (
-    "bool byte char clone contiguous cpu detach dim double expand float half int item long "
-    "new_empty new_full new_ones new_tensor new_zeros numel permute requires_grad_ reshape short "
-    "size to tolist type_as unbind unflatten view"
-).split()
-# Methods that reach beyond the values of a forward.
-_FORBIDDEN = (
-    "apply_ backward map2_ map_ module_load numpy register_hook register_post_accumulate_grad_hook "
-    "share_memory_ storage untyped_storage"
-).split()
+_LISTED = Path(__file__).with_name("operations.txt")
+
+
+@functools.cache
+def _listed() -> frozenset[str]:
+    """Torch's part of the list: functions by public name, methods as .NAME, layers as nn.NAME."""
+    return frozenset(_LISTED.read_text(encoding="ascii").split())
+
+
+@functools.cache
+def _allowed() -> frozenset[str]:
+    """Every allowed function, by public name."""
+    numbers = (name for name in dir(math) if not name.startswith("_"))
+    return frozenset(
+        (
+            *(name for name in _listed() if name.startswith("torch.")),
+            *(f"operator.{name}" for name in OPERATORS),
+            *(f"builtins.{name}" for name in BUILTINS),
+            *(f"math.{name}" for name in numbers if callable(getattr(math, name))),
+        )
+    )
 
 
 @functools.cache
 def _names() -> dict[str, object]:
-    """Every allowed function, by public name."""
+    """The allowed functions that this version of torch has, by public name."""
     import torch
-    import torch.overrides
 
-    overridable = torch.overrides.get_overridable_functions()
+    spaces = {"torch": torch, "operator": operator, "builtins": builtins, "math": math}
     names: dict[str, object] = {}
-    for namespace, functions in overridable.items():
-        qualified = getattr(namespace, "__name__", "")
-        if qualified not in (*_TORCH_NAMESPACES, "torch.functional"):
-            continue
-        # What torch.functional defines is public as torch.NAME.
-        public = "torch" if qualified == "torch.functional" else qualified
-        known = {id(function) for function in functions}
-        plain = {getattr(function, "__name__", "") for function in functions}
-        for name in dir(namespace):
-            # What torch.linalg calls norm is called linalg_norm by itself.
-            value = getattr(namespace, name)
-            if not name.startswith("_") and (name in plain or id(value) in known):
-                names[f"{public}.{name}"] = value
-    functional = torch.nn.functional
-    names.update({f"torch.nn.functional.{name}": getattr(functional, name) for name in NEWER})
-    names.update({f"torch.{name}": getattr(torch, name) for name in FACTORIES})
-    names.update({f"operator.{name}": getattr(operator, name) for name in OPERATORS})
-    names.update({f"builtins.{name}": getattr(builtins, name) for name in BUILTINS})
-    names.update(
-        {
-            f"math.{name}": getattr(math, name)
-            for name in dir(math)
-            if callable(getattr(math, name)) and not name.startswith("_")
-        }
-    )
+    for name in sorted(_allowed()):
+        space, *path = name.split(".")
+        found: object = spaces[space]
+        for part in path:
+            found = getattr(found, part, None)
+        if found is not None:
+            names[name] = found
     return names
 
 
@@ -100,20 +86,6 @@ def _by_identity() -> dict[int, str]:
         found.setdefault(id(function), name)
     found[id(operator.abs)] = "builtins.abs"
     return found
-
-
-@functools.cache
-def _methods() -> frozenset[str]:
-    import torch
-    import torch.overrides
-
-    overridable = torch.overrides.get_overridable_functions()[torch.Tensor]
-    listed = {getattr(method, "__name__", "") for method in overridable}
-    return frozenset(
-        name
-        for name in (*listed, *_METHODS, "__getitem__", "__setitem__")
-        if name and name not in _FORBIDDEN and (not name.startswith("_") or name.endswith("item__"))
-    )
 
 
 def public_name(function: Callable[..., object]) -> str | None:
@@ -133,7 +105,7 @@ def public_name(function: Callable[..., object]) -> str | None:
 
 def is_function(name: str) -> bool:
     """Whether ``name`` is an allowed function."""
-    return name in _names()
+    return name in _allowed()
 
 
 def function(name: str) -> Callable[..., object]:
@@ -150,7 +122,7 @@ def function(name: str) -> Callable[..., object]:
 
 def is_method(name: str) -> bool:
     """Whether ``name`` is an allowed method of ``torch.Tensor``."""
-    return name in _methods()
+    return f".{name}" in _listed()
 
 
 def is_reserved(name: str) -> bool:
@@ -160,11 +132,7 @@ def is_reserved(name: str) -> bool:
 
 def is_layer(name: str) -> bool:
     """Whether ``name`` is a module of ``torch.nn`` that is no container."""
-    from torch import nn
-
-    found = getattr(nn, name, None)
-    containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
-    return isinstance(found, type) and issubclass(found, nn.Module) and found not in containers
+    return f"nn.{name}" in _listed()
 
 
 def is_in_place(op: str, target: str, kwargs: tuple[tuple[str, object], ...]) -> bool:

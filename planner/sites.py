@@ -59,9 +59,10 @@ def find_sites(
         inner = path[len(place.path) :].lstrip(".")
         owner = type(model.get_submodule(path)).__name__ if inner else place.type
         role_name = ".".join(part for part in role(place, path, attribute) if part)
-        readers = (nearest(one.rpartition(".")[0], where) for one in (name, *aliases))
-        read = [found[reader] for reader in readers if reader in found]
-        uses = sum(layer.uses for layer in read)
+        readers = [nearest(one.rpartition(".")[0], where) for one in (name, *aliases)]
+        read = [found[reader] for reader in (*readers, name, *aliases) if reader in found]
+        # Where the forward could not be captured, every tensor is taken to be read.
+        uses = sum(layer.uses for layer in read) or int(bool(program.obstacle))
         repeat = repeats.get(role_name, 0)
         repeats[role_name] = repeat + 1
         site = Site(

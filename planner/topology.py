@@ -43,7 +43,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A module that computes or holds parameters.
+    """A layer of torch, or a tensor that a block reads by itself.
 
     ``depth`` layers precede it on the longest path; ``uses`` calls read it.
     """
@@ -98,8 +98,8 @@ def role(place: Place, path: str, parameter: str) -> tuple[str, str]:
 def layer_graph(program: Program) -> nx.DiGraph[tuple[str, int]]:
     """The data flow between calls of layers, as a directed acyclic graph.
 
-    Nodes are ``(path, call)``: a module called twice is two nodes. A block that reads parameters of
-    its own is a node as well. Edges point from producer to consumer.
+    Nodes are ``(path, call)``: a module called twice is two nodes. A tensor that a block reads by
+    itself is a node as well. Edges point from producer to consumer.
     """
     return _Flow(program).graph
 
@@ -189,8 +189,7 @@ class _Flow:
                     sources += [sources_of(named.get(name)) for name in rest]
                 known[operation.result] = self.enter(node, _join(path, local), sources)
             elif operation.op == "attribute":
-                owner = operation.target.rpartition(".")[0]
-                known[operation.result] = self.layer(_join(path, owner) if owner else path, [])
+                known[operation.result] = self.layer(_join(path, operation.target), [])
             else:
                 known[operation.result] = frozenset().union(*sources)
         output = references(definition.train.output)

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import list_operations
 from planner import operations
 
 
@@ -40,6 +41,11 @@ def test_every_name_stands_for_a_function_that_leads_back_to_it():
     for name, function in operations._names().items():
         found = operations.public_name(function)
         assert operations._names()[found] is function or name.startswith("torch."), name
+
+
+def test_the_list_holds_what_torch_offers():
+    listed = set(list_operations.FILE.read_text().split())
+    assert {*list_operations.listed()} <= listed
 
 
 @pytest.mark.parametrize("function", [eval, exec, open, os.system, torch.load, torch.save, print])

@@ -107,15 +107,16 @@ def test_arguments_of_a_block_are_told_apart():
         assert depths == {"a": 0, "b": 1, "block.early": 0, "block.late": 2}
 
 
-def test_parameters_of_a_block_are_a_layer():
+def test_each_parameter_that_a_block_reads_counts_by_itself():
     found = trace(hard_models.CASES["bare_parameters"][0](), tensors([(2, 4)], 2))
-    assert measured(found) == {"": (0, 4)}
+    names = ("frozen", "gain", "projection", "scalar")
+    assert measured(found) == dict.fromkeys(names, (0, 1))
 
 
 def test_a_parameter_that_is_read_from_a_layer_counts_as_a_use():
     found = trace(hard_states.ReadFromChild(), tensors([(2, 4)], 2))
     uses = {path: uses for path, (_, uses) in measured(found).items()}
-    assert uses == {"fc": 1, "deep.0.fc": 1, "attention.out_proj": 1}
+    assert uses == {"fc.weight": 1, "deep.0.fc.bias": 1, "attention.out_proj.weight": 1}
 
 
 def test_shared_modules_stand_once_and_count_their_calls():

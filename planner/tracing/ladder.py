@@ -23,13 +23,12 @@ from planner.ir import Leaf
 from planner.tracing.calls import Call, Capture, bind
 from planner.tracing.faults import fault
 from planner.tracing.functions import map_tensors
+from planner.tracing.likeness import follow_dtypes, text_of
 from planner.tracing.recorder import (
     InlineError,
     Recorded,
     RecordingError,
-    follow_dtypes,
     record,
-    text_of,
 )
 from planner.tracing.recovery import is_torch_leaf, recover
 from planner.tracing.skeletons import copy_with, runs_in_order
@@ -133,7 +132,7 @@ class Recordings:
             return run
         for path, calls in run.items():
             for one, other in zip(calls, wide.get(path, []), strict=False):
-                follow_dtypes(one, other)
+                follow_dtypes(one.graph, other.graph)
         return run
 
     def _record(

@@ -22,7 +22,6 @@ import torch.fx
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from planner import operations
 from planner.tracing.calls import (
     Call,
     Context,
@@ -410,47 +409,6 @@ def _lengths() -> Iterator[None]:
         builtins.len = plain
 
 
-def follow_dtypes(one: Recorded, wide: Recorded) -> None:
-    """Where a dtype is that of the data, read it off the data.
-
-    ``wide`` is the same call with float64 for float32 in the model and its inputs: a dtype that
-    changed with them is theirs, so ``x.to(y.dtype)`` stays what it is in any precision.
-    """
-    nodes, others = list(one.graph.nodes), list(wide.graph.nodes)
-    alike = len(nodes) == len(others) and all(
-        (mine.op, mine.name, _target(mine.target)) == (other.op, other.name, _target(other.target))
-        for mine, other in zip(nodes, others, strict=True)
-    )
-    if not alike:
-        return
-    data: torch.fx.Node | None = None
-    for mine, other in zip(nodes, others, strict=True):
-        if data is not None and mine.op in ("call_function", "call_method"):
-            _follow(mine, other, data)
-        if data is None and mine.meta.get("dtype") is not other.meta.get("dtype"):
-            data = mine
-
-
-def _follow(mine: torch.fx.Node, other: torch.fx.Node, data: torch.fx.Node) -> None:
-    def is_data(value: Any, theirs: Any) -> bool:
-        return isinstance(value, torch.dtype) and value is not theirs
-
-    pairs = [*zip(mine.args, other.args, strict=False)]
-    pairs += [(value, other.kwargs.get(key)) for key, value in mine.kwargs.items()]
-    if not any(is_data(value, theirs) for value, theirs in pairs):
-        return
-    with mine.graph.inserting_before(mine):
-        dtype = mine.graph.call_function(getattr, (data, "dtype"))
-    mine.args = tuple(
-        dtype if is_data(value, theirs) else value
-        for value, theirs in zip(mine.args, other.args, strict=True)
-    )
-    mine.kwargs = {
-        key: dtype if is_data(value, other.kwargs.get(key)) else value
-        for key, value in mine.kwargs.items()
-    }
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Inside, torch does not log the errors of fake operations, which it raises as well."""
@@ -461,15 +419,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.disabled = before
-
-
-def text_of(graph: torch.fx.Graph) -> str:
-    """``graph`` in words that are equal for graphs that do the same."""
-    return "\n".join(
-        f"{node.op} {node.name} {_target(node.target)} {node.args} {node.kwargs}"
-        for node in graph.nodes
-    )
-
-
-def _target(target: Any) -> str:
-    return str(operations.public_name(target) if callable(target) else target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any, Literal
 
 import torch
@@ -40,10 +41,11 @@ def to_value(argument: Any) -> Value:
 def _atom(argument: Any) -> Value:
     if argument is None or isinstance(argument, (bool, str)):
         return argument
-    if isinstance(argument, int):
+    if isinstance(argument, numbers.Integral):  # NumPy's as well
         return int(argument)
-    if isinstance(argument, float):
-        return argument if math.isfinite(argument) else Special("float", repr(argument))
+    if isinstance(argument, numbers.Real):
+        number = float(argument)
+        return number if math.isfinite(number) else Special("float", repr(number))
     if argument is Ellipsis:
         return Special("ellipsis", "...")
     if isinstance(argument, torch.device):

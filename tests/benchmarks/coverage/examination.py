@@ -109,10 +109,11 @@ class Examination:
         """At a tenth of the parameters, every bank gets a gradient and the budget holds."""
         facts: Facts = {}
         try:
-            plan = planner.plan(self.model, max(1, self.dense // 10), self.example)
+            # The capture was compared with the model when every tensor kept its own parameters.
+            plan = planner.plan(self.model, max(1, self.dense // 10), self.example, verify=False)
         except planner.InfeasibleBudgetError as error:
             facts["minimum"] = error.minimum
-            plan = planner.plan(self.model, error.minimum, self.example)
+            plan = planner.plan(self.model, error.minimum, self.example, verify=False)
         source = planner.emit(plan)
         differentiable = self.differentiable()
         training = self.case.modes[-1]
