@@ -25,6 +25,10 @@ _VALUES = (
 )
 
 
+class UnseenError(TypeError):
+    """A forward does what no graph shows."""
+
+
 def fault(module: nn.Module, path: str, error: Exception, inputs: Any = ()) -> TraceError:
     """The error that says where in ``module``'s forward ``error`` was raised.
 
@@ -62,6 +66,8 @@ def _text(error: Exception) -> str:
 
 
 def _remedy(error: Exception, inputs: Any) -> str:
+    if isinstance(error, UnseenError):
+        return "Move that out of the forward, or write it with torch's own functions."
     if tensors_in(inputs) and not isinstance(error, _VALUES):
         return f"Inputs of shapes {shapes_of(inputs)} were given: check --input / example_inputs."
     return "Make the forward independent of tensor values, or move that step out of the module."
