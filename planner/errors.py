@@ -17,8 +17,9 @@ class TraceError(PlannerError):
     Attributes:
         module: dotted path of the module inside the model ("" is the root).
         location: ``file:line`` of the statement that stops the capture, if known.
-        by_values: whether the forward's course depends on tensors' values, so that no capture can
-            follow it; its parameters can be planned all the same.
+        plannable: whether the model's parameters can be planned all the same: its inputs fit, but
+            its course depends on tensors' values, or it does what no graph of torch's public
+            functions shows.
     """
 
     def __init__(
@@ -27,12 +28,12 @@ class TraceError(PlannerError):
         *,
         module: str = "",
         location: str | None = None,
-        by_values: bool = False,
+        plannable: bool = False,
     ) -> None:
         super().__init__(message)
         self.module = module
         self.location = location
-        self.by_values = by_values
+        self.plannable = plannable
 
 
 class UnsupportedSiteError(PlannerError):

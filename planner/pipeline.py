@@ -95,7 +95,7 @@ def plan(
     try:
         program = trace(module, example.args, dict(example.kwargs), verify=verify)
     except TraceError as error:
-        if not error.by_values:
+        if not error.plannable:
             raise
         program = outline(module, example.args, dict(example.kwargs), _portable(error))
     sites = find_sites(module, program, starts)

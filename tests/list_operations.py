@@ -13,8 +13,8 @@ from torch import nn
 FILE = Path(__file__).parents[1] / "planner" / "operations.txt"
 
 FACTORIES = (
-    "arange empty empty_like eye finfo full full_like iinfo linspace logspace ones ones_like rand "
-    "rand_like randint randn randn_like randperm tensor zeros zeros_like"
+    "arange as_tensor empty empty_like eye finfo full full_like iinfo linspace logspace ones "
+    "ones_like rand rand_like randint randn randn_like randperm tensor zeros zeros_like"
 ).split()
 NEWER = ("grouped_mm",)
 NAMESPACES = ("torch", "torch.nn.functional", "torch.linalg", "torch.fft", "torch.special")

@@ -318,7 +318,7 @@ def test_what_no_graph_shows_is_refused(inner, told):
         trace(Around(inner()), (torch.randn(2, 4),))
     assert caught.value.module == "inner"
     assert "Move that out of the forward" in str(caught.value)
-    assert not caught.value.by_values
+    assert caught.value.plannable
 
 
 def test_functions_over_functions_are_refused():
@@ -331,7 +331,7 @@ def test_the_course_of_values_is_refused():
     with pytest.raises(TraceError, match="depends on the values of a tensor") as caught:
         trace(Around(Compares()), (torch.randn(2, 4),))
     assert caught.value.module == "inner"
-    assert caught.value.by_values
+    assert caught.value.plannable
 
 
 def watched():

@@ -288,7 +288,7 @@ def test_sequences_packed_by_their_lengths_are_refused():
     """How long a packed sequence is depends on the lengths' values."""
     with pytest.raises(TraceError, match=r"values of a tensor.*pack_padded") as caught:
         trace(Packed(), [torch.randn(2, 6, 4), torch.tensor([6, 3])])
-    assert caught.value.by_values
+    assert caught.value.plannable
     assert caught.value.location == f"{__file__}:{line_of(Packed.forward, 'pack_padded')}"
 
 

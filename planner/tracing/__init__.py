@@ -71,7 +71,9 @@ def trace(
     given: tuple[tuple[Any, ...], dict[str, Any]]
     given = map_tensors(example, lambda one: one.to("meta"))
     recordings = Recordings(skeleton, *given, frozenset(leaves))
-    distrusted: frozenset[type] = frozenset()
+    # A symbolic trace may be wrong and not fail: without verification, none is trusted.
+    everything = frozenset(map(type, skeleton.modules()))
+    distrusted = frozenset() if verify else everything
     while True:
         captures, outputs, tensors = _captured(skeleton, given, leaves, recordings, distrusted)
         verification = Verification(reason="it was not asked for")
@@ -84,7 +86,9 @@ def trace(
         }
         try:
             verification = verified(model, by_path, *example)
-            break
+            if verification.train or verification.eval or distrusted == everything:
+                break
+            distrusted = everything
         except TraceError as error:
             # A symbolic trace that went wrong unnoticed: blocks of that type are recorded.
             if by_path[str(error.module)].rung == "recorded":

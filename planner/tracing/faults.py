@@ -15,18 +15,18 @@ from torch._subclasses.fake_tensor import (
 )
 
 from planner.errors import TraceError
-from planner.tracing.functions import tensors_in
+from planner.tracing.functions import NotPublicError, tensors_in
 
 _OURS = (Path(torch.__file__).parent, Path(__file__).parent)
-_VALUES = (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    torch.fx.proxy.TraceError,
-)
+_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
 
 
 class UnseenError(TypeError):
     """A forward does what no graph shows."""
+
+
+# What no other inputs would change.
+_LASTING = (*_VALUES, NotPublicError, UnseenError)
 
 
 def fault(module: nn.Module, path: str, error: Exception, inputs: Any = ()) -> TraceError:
@@ -49,7 +49,7 @@ def fault(module: nn.Module, path: str, error: Exception, inputs: Any = ()) -> T
         f"  {_remedy(error, inputs)}",
         module=path,
         location=location,
-        by_values=isinstance(error, _VALUES[:2]),
+        plannable=isinstance(error, _LASTING),
     )
 
 
@@ -60,7 +60,7 @@ def shapes_of(inputs: Any) -> str:
 
 def _text(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    if isinstance(error, (DataDependentOutputException, DynamicOutputShapeException)):
+    if isinstance(error, _VALUES):
         return f"its course depends on the values of a tensor ({lines[0] if lines else 'unknown'})"
     return lines[0] if lines else type(error).__name__
 
@@ -68,6 +68,8 @@ def _text(error: Exception) -> str:
 def _remedy(error: Exception, inputs: Any) -> str:
     if isinstance(error, UnseenError):
         return "Move that out of the forward, or write it with torch's own functions."
-    if tensors_in(inputs) and not isinstance(error, _VALUES):
+    if tensors_in(inputs) and not isinstance(error, (*_LASTING, torch.fx.proxy.TraceError)):
         return f"Inputs of shapes {shapes_of(inputs)} were given: check --input / example_inputs."
+    if isinstance(error, NotPublicError):
+        return "Use public functions of torch there, or move that step out of the model."
     return "Make the forward independent of tensor values, or move that step out of the module."

@@ -74,6 +74,10 @@ _IN_PLACE: dict[str, Callable[..., Any]] = {
 }
 
 
+class NotPublicError(TypeError):
+    """A function that an emitted file cannot call."""
+
+
 def tensors_in(value: Any) -> list[torch.Tensor]:
     """Tensors in ``value``, however deep."""
     if isinstance(value, torch.Tensor):
@@ -142,7 +146,7 @@ def function_of(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     """(kind of fx node, target, args, kwargs) of a call.
 
     Raises:
-        TypeError: the function has no public name.
+        NotPublicError: the function has no public name.
     """
     name = getattr(func, "__name__", "")
     if name == "__get__":
@@ -163,7 +167,8 @@ def function_of(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
         return "call_function", func, args, kwargs
     if operations.is_method(name):
         return "call_method", name, args, kwargs
-    raise TypeError(f"{getattr(func, '__module__', None) or 'torch'}.{name} is not public in torch")
+    place = getattr(func, "__module__", None) or "torch"
+    raise NotPublicError(f"{place}.{name} is not public in torch")
 
 
 def _is_method(func: Callable[..., Any]) -> bool:

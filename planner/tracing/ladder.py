@@ -99,7 +99,7 @@ class Recordings:
 
     def _run(self, inlined: frozenset[str] = frozenset()) -> dict[str, Capture]:
         try:
-            runs = [self._recorded(training, inlined) for training in (True, False)]
+            runs = self._runs(inlined)
             return {
                 path: self._agreed(path, [run.get(path, []) for run in runs])
                 for path in dict.fromkeys((*runs[0], *runs[1]))
@@ -109,6 +109,26 @@ class Recordings:
                 module = self._model.get_submodule(error.path)
                 raise fault(module, error.path, error) from error
             return self._run(inlined | {error.path})
+
+    def _runs(self, inlined: frozenset[str]) -> list[dict[str, list[Recorded]]]:
+        """The calls in training and in evaluation; a model for one mode is taken to be so in both.
+
+        Detectors, for one, want targets in training, which inference does not have.
+        """
+        found = [self._attempt(training, inlined) for training in (True, False)]
+        runs = [run for run in found if not isinstance(run, TraceError)]
+        errors = [error for error in found if isinstance(error, TraceError)]
+        if not runs:
+            raise next((error for error in errors if error.plannable), errors[0])
+        return [runs[0], runs[-1]]
+
+    def _attempt(
+        self, training: bool, inlined: frozenset[str]
+    ) -> dict[str, list[Recorded]] | TraceError:
+        try:
+            return self._recorded(training, inlined)
+        except TraceError as error:
+            return error
 
     def _recorded(self, training: bool, inlined: frozenset[str]) -> dict[str, list[Recorded]]:
         """All calls in one mode, with dtypes that follow the data's.
