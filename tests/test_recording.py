@@ -210,6 +210,10 @@ def test_global_tensors_are_kept_once():
     assert architecture(source_of("Globals")).count("register_buffer") == 1
 
 
+def test_buffers_change_by_statements():
+    assert line("Averages", "steps +=") == "self.steps += 1"
+
+
 def test_variable_arguments_are_named():
     assert line("CallsStar", "def forward(self, xs") == (
         "def forward(self, xs_0: Tensor, xs_1: Tensor, scale: Tensor) -> Tensor:"
