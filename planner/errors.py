@@ -18,7 +18,8 @@ class TraceError(PlannerError):
         module: dotted path of the module inside the model ("" is the root).
         location: ``file:line`` of the statement that stops the capture, if known.
         plannable: whether the model's parameters can be planned all the same: its inputs fit, but
-            its course depends on tensors' values, or it calls what is not public in torch.
+            its course depends on tensors' values, or it does what no graph of torch's public
+            functions shows.
     """
 
     def __init__(

@@ -244,16 +244,17 @@ class OddNames(nn.Module):
         return x @ getattr(self, "in") + getattr(self, "a-b")
 
 
-@case(rows)
+@case(rows, name="checkpointed", reentrant=False)
+@case(rows, name="checkpointed_by_function", reentrant=True)
 class Checkpointed(nn.Module):
     """Computes a part again for its gradients."""
 
-    def __init__(self):
+    def __init__(self, reentrant):
         super().__init__()
-        self.first, self.second = nn.Linear(4, 4), Masked()
+        self.first, self.second, self.reentrant = nn.Linear(4, 4), Masked(), reentrant
 
     def forward(self, x):
         x = self.first(x)
         if self.training and len(x):
-            return checkpoint(self.second, x, use_reentrant=False)
+            return checkpoint(self.second, x, use_reentrant=self.reentrant)
         return self.second(x)

@@ -2,6 +2,7 @@
 
 import ast
 import operator
+import types
 import unicodedata
 
 import pytest
@@ -21,7 +22,18 @@ from planner.emission.expressions import (
     literal,
 )
 from planner.errors import PlanFormatError
-from planner.ir import Container, Definition, Items, Leaf, Mapping, Operation, Ref, Slice, Special
+from planner.ir import (
+    Container,
+    Definition,
+    Items,
+    Leaf,
+    Mapping,
+    Operation,
+    Ref,
+    Slice,
+    Special,
+    Switch,
+)
 
 DOTS = Special("ellipsis", "...")
 BINARY = "add sub mul floordiv mod and_ or_ xor lshift rshift lt le gt ge eq ne".split()
@@ -206,6 +218,45 @@ def test_hostile_names_are_refused(text):
     assert repr(text) in literal(Special("device", text))
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Switch(0.5, 0.1), "0.5 if self.training else 0.1"),
+        (Switch(-1, None), "-1 if self.training else None"),
+        (Switch("a", (1, 2)), "'a' if self.training else (1, 2)"),
+        (Switch(Switch(1, 2), 3), "(1 if self.training else 2) if self.training else 3"),
+        ((Switch(1, 2), 3), "(1 if self.training else 2, 3)"),
+    ],
+)
+def test_switches_follow_the_mode(value, text):
+    assert literal(value) == text
+
+
+@given(st.integers(-3, 3), st.integers(-3, 3), st.booleans())
+def test_switches_are_operands(ours, theirs, training):
+    """Wherever one stands, it is one value."""
+    scope = Scope(Expression, str)
+    switch, self = Switch(ours, theirs), types.SimpleNamespace(training=training)
+    value = ours if training else theirs
+    for name in ("sub", "mul", "lt"):
+        text = call(function(f"operator.{name}", switch, switch), scope, str).text
+        assert eval(text, {"self": self}) == getattr(operator, name)(value, value), text
+    text = call(function("operator.neg", switch), scope, str).text
+    assert eval(text, {"self": self}) == -value, text
+    text = call(
+        function("operator.getitem", Ref("x"), (switch, Slice((switch, None, None)))), scope, str
+    ).text
+    assert eval(text, {"self": self, "x": Keys(), "slice": slice}) == (
+        value,
+        slice(value, None, None),
+    ), text
+
+
+class Keys:
+    def __getitem__(self, key):
+        return key
+
+
 def test_literals_have_no_references():
     with pytest.raises(PlanFormatError):
         literal((1, Items((Ref("x"),))))
@@ -224,13 +275,19 @@ OWNER = Definition("M", "Module", children=(("list", LIST), ("odd", ODD), ("name
     ("path", "text"),
     [
         ("list.1.weight", "self.list[1].weight"),
-        ("odd.1", "self.odd.get_submodule('1')"),
-        ("names.up.0", "self.names.up.get_submodule('0')"),
-        ("names.0.1", "self.names.get_submodule('0')[1]"),
-        ("it's.x", 'self.get_submodule("it\'s").x'),
+        ("odd.1", "getattr(self.odd, '1')"),
+        ("names.up.0", "getattr(self.names.up, '0')"),
+        ("names.0.1", "getattr(self.names, '0')[1]"),
+        ("conv-1.class.x", "getattr(getattr(self, 'conv-1'), 'class').x"),
         ("list.0.layers.2.weight", "self.list[0].layers[2].weight"),
-        ("unknown.3", "self.unknown.get_submodule('3')"),
+        ("unknown.3", "getattr(self.unknown, '3')"),
     ],
 )
 def test_paths(path, text):
     assert access("self", path, OWNER) == text
+
+
+@pytest.mark.parametrize("path", ["it's.x", "a b", "list.0.x)"])
+def test_hostile_paths_are_refused(path):
+    with pytest.raises(PlanFormatError):
+        access("self", path, OWNER)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import hard_models
-from planner.ir import Graph, Input, Instance, Leaf, Operation, Parameter, Ref, Shared, Slot
+from planner.ir import Graph, Input, Instance, Leaf, Operation, Parameter, Ref, Shared, Slot, Switch
 from planner.tracing import trace
 from planner.tracing.folding import Block, BlockContainer, fold
 from round_trips import assert_equal_outputs, emitted
@@ -73,6 +73,19 @@ def test_arguments_of_one_name_are_told_apart_by_their_owners():
     ]
     (definition,), _ = folded(*blocks)
     assert definition.arguments == ("a_out_features", "b_out_features")
+
+
+def test_numbers_that_switch_with_the_mode_are_arguments():
+    def dropping(train, evaluation):
+        rate = Switch(train, evaluation)
+        drop = Operation("y", "function", "torch.dropout", (Ref("x"),), (("p", rate),))
+        return block("B", train=Graph((drop,), Ref("y")))
+
+    (definition,), instances = folded(dropping(0.5, 0.1), dropping(0.4, 0.1), dropping(0.3, 0.1))
+    (argument,) = definition.arguments
+    rate = dict(definition.train.operations[0].kwargs)["p"]
+    assert rate == Switch(Slot(argument), 0.1)
+    assert [dict(one.arguments)[argument] for one in instances] == [0.5, 0.4, 0.3]
 
 
 def test_other_structure_is_another_definition():

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.emission.loops import ITEM, Loop, roll
-from planner.ir import Graph, Items, Mapping, Operation, Ref, references
+from planner.ir import Graph, Items, Mapping, Operation, Ref, Switch, references
 
 
 def module(result, target, *args, **kwargs):
@@ -126,6 +126,82 @@ def test_one_container_may_be_run_twice():
     check([*first, *again], "again2", {"layers": 3}, loops=2)
 
 
+def part(start, stop, value="x"):
+    """x = layer(x) for some layers of a container."""
+    operations = []
+    for index in range(start, stop):
+        operations.append(module(f"p{index}", f"layers.{index}", value))
+        value = f"p{index}"
+    return operations, value
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "whole"), [(0, 3, False), (1, 4, False), (3, 6, True), (0, 6, True)]
+)
+def test_a_part_of_a_container_is_a_loop(start, stop, whole):
+    operations, last = part(start, stop)
+    (loop,) = check(operations, last, {"layers": 6}, loops=1)
+    assert (loop.start, loop.count, loop.whole) == (start, stop - start, whole)
+
+
+def test_parts_before_and_after_something_else_are_loops():
+    before, middle = part(0, 3)
+    after, last = part(3, 6, "between")
+    operations = [*before, add("between", middle, "mask"), *after]
+    steps = check(operations, last, {"layers": 6}, loops=2)
+    assert [step.start for step in steps if isinstance(step, Loop)] == [0, 3]
+
+
+def test_two_of_many_are_no_loop():
+    for start in (0, 2, 4):
+        operations, last = part(start, start + 2)
+        check(operations, last, {"layers": 6}, loops=0)
+    operations, last = part(0, 2)
+    check(operations, last, {"layers": 2}, loops=1)
+
+
+def again(count, target="block", value="x"):
+    """x = block(x) + mask, over and over."""
+    operations = []
+    for turn in range(count):
+        operations.append(module(f"b{turn}", target, value, "mask"))
+        operations.append(add(f"s{turn}", f"b{turn}", "mask"))
+        value = f"s{turn}"
+    return operations, value
+
+
+@pytest.mark.parametrize(("count", "loops"), [(1, 0), (2, 0), (3, 1), (12, 1)])
+def test_one_module_again_and_again_is_a_loop(count, loops):
+    operations, last = again(count)
+    steps = check(operations, last, {}, loops=loops)
+    if loops:
+        (loop,) = steps
+        assert (loop.container, loop.count, len(loop.body)) == (None, count, 2)
+        assert loop.body[0].target == "block"
+
+
+def test_one_item_of_a_container_again_and_again_is_no_loop_over_it():
+    operations, last = again(4, "layers.0")
+    steps = roll(Graph(tuple(operations), Ref(last)), {"layers": 4})
+    assert run(steps, Ref(last)) == run(operations, Ref(last))
+    assert all(step.container is None for step in steps if isinstance(step, Loop))
+
+
+def test_modes_that_switch_alike_are_the_same_in_every_turn():
+    def turns(values):
+        operations, value = [], "x"
+        for turn, drop in enumerate(values):
+            operations.append(module(f"b{turn}", "block", value, drop=drop))
+            value = f"b{turn}"
+        return operations, value
+
+    operations, last = turns([Switch(0.5, 0.1)] * 3)
+    check(operations, last, {}, loops=1)
+    for other in (Switch(0.5, 0.2), Switch(0.5, False), 0.5):
+        operations, last = turns([Switch(0.5, 0), other, Switch(0.5, 0)])
+        check(operations, last, {}, loops=0)
+
+
 REFUSED = {
     "an inner value is read after it": [*chain(3)[0], add("end", "layers2", "layers1")],
     "the initial value is read after it": [*chain(3)[0], add("end", "layers2", "x")],
@@ -169,6 +245,15 @@ REFUSED = {
         module("a", "layers.0", "x", "x"),
         module("b", "layers.1", "a", "x"),
         module("end", "layers.2", "b", "x"),
+    ],
+    "the last turn reads the first one's inner value": [
+        *(
+            item
+            for i, x in enumerate(["x", "b0"])
+            for item in (module(f"a{i}", f"layers.{i}", x), module(f"b{i}", f"layers.{i}", f"a{i}"))
+        ),
+        module("a2", "layers.2", "b1"),
+        module("b2", "layers.2", "a0"),
     ],
     "True is not 1": [
         module("a", "layers.0", "x", True),

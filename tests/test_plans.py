@@ -177,7 +177,7 @@ WRONG = {
         "'fc.weight' stands twice",
     ),
     "alias": (set_in("sites", 0, "aliases", value=["fc.bias"]), "'fc.bias' stands twice"),
-    "site name": (set_in("sites", 0, "name", value="fc.we ight"), "not a Python name"),
+    "site name": (set_in("sites", 0, "name", value="fc.we ight"), "not a name of letters"),
     "formula": (
         set_in("sites", 0, "initial", "formula", value="normal_(std=__import__('os'))"),
         "not a known initialiser",
@@ -196,12 +196,12 @@ WRONG = {
     ),
     "keyword": (set_in("program", "definitions", 0, "name", value="class"), "not a Python name"),
     "attribute": (
-        set_in("program", "definitions", 0, "children", 0, 0, value="0"),
-        "not a Python name",
+        set_in("program", "definitions", 0, "children", 0, 0, value="f'c"),
+        "not a name of letters",
     ),
     "child of container": (
-        set_in("program", "root", "children", 0, 0, value="a-b"),
-        "not a Python name",
+        set_in("program", "root", "children", 0, 0, value="a b"),
+        "not a name of letters",
     ),
     "result": (
         set_in("program", "definitions", 0, "train", "operations", 0, "result", value="x;y"),

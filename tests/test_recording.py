@@ -210,6 +210,10 @@ def test_global_tensors_are_kept_once():
     assert architecture(source_of("Globals")).count("register_buffer") == 1
 
 
+def test_buffers_change_by_statements():
+    assert line("Averages", "steps +=") == "self.steps += 1"
+
+
 def test_variable_arguments_are_named():
     assert line("CallsStar", "def forward(self, xs") == (
         "def forward(self, xs_0: Tensor, xs_1: Tensor, scale: Tensor) -> Tensor:"
@@ -280,11 +284,51 @@ class Around(nn.Module):
         return self.inner(x)
 
 
-def test_a_switch_of_autocast_is_refused():
-    with pytest.raises(TraceError, match="autocast") as caught:
-        trace(Around(Autocast()), (torch.randn(2, 4),))
+class Rounded(torch.autograd.Function):
+    """Has the gradient of what it does not compute."""
+
+    @staticmethod
+    def forward(_, x):
+        return x.round()
+
+    @staticmethod
+    def backward(_, gradient):
+        return gradient
+
+
+class StraightThrough(nn.Module):
+    def forward(self, x):
+        return Rounded.apply(x)
+
+
+class Mapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(4))
+
+    def forward(self, x):
+        return torch.vmap(lambda row: row * self.weight)(x)
+
+
+@pytest.mark.parametrize(
+    ("inner", "told"),
+    [
+        (Autocast, "switches autocast"),
+        (StraightThrough, "Rounded has a backward of its own"),
+    ],
+)
+def test_what_no_graph_shows_is_refused(inner, told):
+    with pytest.raises(TraceError, match=told) as caught:
+        trace(Around(inner()), (torch.randn(2, 4),))
     assert caught.value.module == "inner"
-    assert not caught.value.plannable
+    assert "Move that out of the forward" in str(caught.value)
+    assert caught.value.plannable
+
+
+def test_functions_over_functions_are_refused():
+    with pytest.raises(TraceError) as caught:
+        trace(Around(Mapped()), (torch.randn(2, 4),))
+    assert caught.value.module == "inner"
 
 
 def test_the_course_of_values_is_refused():
@@ -294,11 +338,15 @@ def test_the_course_of_values_is_refused():
     assert caught.value.plannable
 
 
+def watched():
+    return nn.Module.__call__, builtins.len, torch.autograd.Function.__dict__["apply"]
+
+
 def test_python_is_as_it_was_after_a_recording():
     """Calls of modules and lengths of tensors are watched while a run is recorded, no longer."""
-    before = nn.Module.__call__, builtins.len, list(torch.Tensor.__dict__)
+    before = watched()
     trace(CASES["Maybe"].make(), (torch.randn(2, 4),))
     with pytest.raises(TraceError):
         trace(Compares(), (torch.randn(2, 4),))
-    assert (nn.Module.__call__, builtins.len, list(torch.Tensor.__dict__)) == before
+    assert watched() == before
     assert type(len(torch.zeros(2))) is int

@@ -19,6 +19,7 @@ from planner.emission.expressions import (
     child,
     expression,
     identifier,
+    is_name,
 )
 from planner.emission.loops import ITEM, Loop, Step, reads, roll
 from planner.ir import Definition, Graph, Node, Operation, Ref, references
@@ -49,6 +50,7 @@ class _Writer:
         # Inputs whose names say what they hold, such as "ids", keep them for it.
         self.telling = {item.name for item in definition.inputs} - _ANONYMOUS
         self.inlined: dict[str, Operation] = {}
+        self.buffers = {buffer.name for buffer in definition.buffers if is_name(buffer.name)}
         self.last: dict[str, int] = {}
         self.item: tuple[str, str] | None = None
         self.sizes: set[str] = set()
@@ -220,6 +222,8 @@ class _Writer:
         if step.target == "operator.setitem":
             return None if read else change(step, None, self.scope)
         target = step.args[0] if step.args else None
+        if not read and isinstance(target, Ref) and self._is_buffer(target.ref):
+            return change(step, self._lookup(target.ref).text, self.scope)
         if not isinstance(target, Ref) or target.ref not in self.names:
             return None
         name = self.names[target.ref]
@@ -233,6 +237,11 @@ class _Writer:
             if step.tensor:
                 self.tensors.add(step.result)
         return statement
+
+    def _is_buffer(self, name: str) -> bool:
+        """Whether ``name`` stands for a buffer of this module, which can be assigned to."""
+        step = self.inlined.get(name)
+        return step is not None and step.op == "attribute" and step.target in self.buffers
 
     def _dies(self, name: str, position: int) -> bool:
         return name in self.names and self.last.get(name, -1) <= position

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from planner.ir import Graph, Items, Mapping, Operation, Ref, Slice, Value, references
+from planner.ir import Graph, Items, Mapping, Operation, Ref, Slice, Switch, Value, references
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,8 @@ def _check(
                     if one in results or handed not in (None, (one, previous[other])):
                         return None
                     handed = (one, previous[other])
-                elif local.get(other, other) != one:
+                elif (local.get(other) if one in results else other) != one:
+                    # Not the value of this turn, but of the first, or of none.
                     return None
                 elif one == other:
                     kept.add(one)
@@ -217,4 +218,6 @@ def _pairs(one: Value, other: Value) -> list[tuple[str, str]] | None:
         return _pairs(tuple(v for _, v in one.dict), tuple(v for _, v in other.dict))
     if isinstance(one, Slice) and isinstance(other, Slice):
         return _pairs(one.slice, other.slice)
+    if isinstance(one, Switch) and isinstance(other, Switch):
+        return _pairs((one.train, one.eval), (other.train, other.eval))
     return [] if one == other else None

@@ -19,8 +19,14 @@ from planner.tracing.functions import NotPublicError, tensors_in
 
 _OURS = (Path(torch.__file__).parent, Path(__file__).parent)
 _VALUES = (DataDependentOutputException, DynamicOutputShapeException)
+
+
+class UnseenError(TypeError):
+    """A forward does what no graph shows."""
+
+
 # What no other inputs would change.
-_LASTING = (*_VALUES, NotPublicError)
+_LASTING = (*_VALUES, NotPublicError, UnseenError)
 
 
 def fault(module: nn.Module, path: str, error: Exception, inputs: Any = ()) -> TraceError:
@@ -60,6 +66,8 @@ def _text(error: Exception) -> str:
 
 
 def _remedy(error: Exception, inputs: Any) -> str:
+    if isinstance(error, UnseenError):
+        return "Move that out of the forward, or write it with torch's own functions."
     if tensors_in(inputs) and not isinstance(error, (*_LASTING, torch.fx.proxy.TraceError)):
         return f"Inputs of shapes {shapes_of(inputs)} were given: check --input / example_inputs."
     if isinstance(error, NotPublicError):

@@ -9,18 +9,19 @@ as leaves. Recording functions (``F.conv2d``) rather than dispatched operations
 
 from __future__ import annotations
 
-import builtins
-import logging
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.fx
 from torch import nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointFunction
 
 from planner.tracing.calls import (
     Call,
@@ -32,7 +33,9 @@ from planner.tracing.calls import (
     items_of,
 )
 from planner.tracing.extents import Extent, Extents, Ratio, plain, shape_of, traced
+from planner.tracing.faults import UnseenError
 from planner.tracing.functions import function_of, is_in_place, run_leaf, shaped, tensors_in
+from planner.tracing.interception import applications, calls, lengths, quiet
 from planner.tracing.norms import DECOMPOSED
 
 
@@ -146,7 +149,10 @@ class _Recorder(TorchFunctionMode):
         self.owned: dict[int, tuple[dict[int, str], dict[int, str]]] = {}
 
     def run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, list[Recorded]]:
-        with self.mode, self, _calls(self.called), _lengths(), _quiet():
+        watched = calls(self.called), applications(self.applied), lengths(), quiet()
+        with ExitStack() as stack:
+            for context in (self.mode, self, *watched):
+                stack.enter_context(context)
             self.enter(self.model, args, dict(kwargs))
         return self.found
 
@@ -250,7 +256,7 @@ class _Recorder(TorchFunctionMode):
         given, named = self.to_argument(args), self.to_argument(kwargs)
         node = frame.graph.create_node(kind, target, given, named)
         if frame.context.autocast != Context.now().autocast:
-            raise TypeError("it switches autocast within its forward, which no graph shows")
+            raise UnseenError("it switches autocast within its forward, which no graph shows")
         detached = frame.context.gradients and not torch.is_grad_enabled()
         detached &= any(one.requires_grad for one in tensors_in((args, kwargs)))
         if changes and args and isinstance(args[0], torch.Tensor):
@@ -258,6 +264,17 @@ class _Recorder(TorchFunctionMode):
                 frame.learn(args[0], node)
         frame.learn(result, node, detached=detached)
         return result
+
+    def applied(self, function: type[Function], args: Any, run: Callable[..., Any]) -> Any:
+        """What ``function.apply(*args)`` does; ``run`` is what it would do unrecorded."""
+        if self.paused:
+            return run(*args)
+        if function is CheckpointFunction:
+            # Gradients are those of the part that it computes again.
+            part, _, *given = args
+            return part(*given)
+        name = function.__name__
+        raise UnseenError(f"{name} has a backward of its own, which no graph shows")
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -353,8 +370,8 @@ class _Recorder(TorchFunctionMode):
     def constant(self, value: torch.Tensor) -> str:
         """The name of a tensor that no module owns, such as a global of the model's file."""
         frame = self.frames[-1]
-        if type(value) is not torch.Tensor:
-            raise TypeError("a tensor that was computed elsewhere is read")
+        if type(value) is not torch.Tensor or is_functorch_wrapped_tensor(value):
+            raise UnseenError("a tensor that was computed elsewhere is read")
         name = f"constant{len(frame.constants)}"
         while hasattr(frame.module, name):
             name += "_"
@@ -391,45 +408,3 @@ _UNFOLDED: dict[str, Callable[..., Any]] = {
     **{function.__name__: made_of for function, made_of in DECOMPOSED.items()},
     "__iter__": _rows,
 }
-
-
-@contextmanager
-def _calls(called: Callable[..., Any]) -> Iterator[None]:
-    """Inside, every call of a module goes through ``called``."""
-    plain = nn.Module.__call__
-
-    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return called(module, args, kwargs, plain)
-
-    nn.Module.__call__ = call  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        nn.Module.__call__ = plain  # type: ignore[method-assign]
-
-
-@contextmanager
-def _lengths() -> Iterator[None]:
-    """Inside, ``len`` of a tensor is its first size, which Python would make a plain number."""
-    plain = builtins.len
-
-    def length(value: Any) -> int:
-        return value.shape[0] if isinstance(value, torch.Tensor) and value.ndim else plain(value)
-
-    builtins.len = length
-    try:
-        yield
-    finally:
-        builtins.len = plain
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Inside, torch does not log the errors of fake operations, which it raises as well."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before = logger.disabled
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = before

@@ -1,0 +1,70 @@
+"""What Python and torch do past a function mode, made visible while a run is recorded."""
+
+from __future__ import annotations
+
+import builtins
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd import Function
+
+
+@contextmanager
+def calls(called: Callable[..., Any]) -> Iterator[None]:
+    """Inside, every call of a module goes through ``called``."""
+    plain = nn.Module.__call__
+
+    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return called(module, args, kwargs, plain)
+
+    nn.Module.__call__ = call  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.__call__ = plain  # type: ignore[method-assign]
+
+
+@contextmanager
+def applications(applied: Callable[..., Any]) -> Iterator[None]:
+    """Inside, every use of a function with a backward of its own goes through ``applied``."""
+    plain = Function.__dict__["apply"]
+
+    def apply(function: type[Function], *args: Any) -> Any:
+        return applied(function, args, plain.__get__(None, function))
+
+    Function.apply = classmethod(apply)
+    try:
+        yield
+    finally:
+        Function.apply = plain
+
+
+@contextmanager
+def lengths() -> Iterator[None]:
+    """Inside, ``len`` of a tensor is its first size, which Python would make a plain number."""
+    plain = builtins.len
+
+    def length(value: Any) -> int:
+        return value.shape[0] if isinstance(value, torch.Tensor) and value.ndim else plain(value)
+
+    builtins.len = length
+    try:
+        yield
+    finally:
+        builtins.len = plain
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, torch does not log the errors of fake operations, which it raises as well."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
