@@ -9,6 +9,7 @@ defaults keep their values, so that ``if mask is not None`` takes the branch tha
 from __future__ import annotations
 
 import inspect
+import math
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -118,7 +119,7 @@ def capture(module: nn.Module, call: Call, path: str) -> Capture:
         TraceError: with the module's path and the file and line of the statement that stops it.
     """
     # fx patches the functions of math while it traces: the table must hold the originals.
-    operations.is_function("math.sqrt")
+    operations.public_name(math.sqrt)
     graphs: list[torch.fx.Graph] = []
     constants: dict[str, torch.Tensor] = {}
     mode = module.training
