@@ -66,7 +66,8 @@ def test_the_command_reports_what_cannot_be_captured(compares, tmp_path):
     status, report, messages = npas("plan", compares, *options, cwd=tmp_path)
     assert (status, messages) == (0, "wrote plan.json\n")
     assert "captured   not, so that it cannot be emitted:" in report
-    assert "compares.py:6" in report
+    # Long lines, such as those with a long path, are broken.
+    assert "compares.py:6" in report.replace("\n", "")
     assert npas("inspect", "plan.json", cwd=tmp_path) == (0, report, "")
     status, output, messages = npas("emit", "plan.json", "-o", "small.py", cwd=tmp_path)
     assert (status, output) == (1, "")
