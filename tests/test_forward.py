@@ -226,6 +226,12 @@ def test_telling_names_are_not_reused():
     assert "x = torch.relu(mask)" in check(graph, ("mask",))
 
 
+def test_results_that_are_numbers_get_a_name():
+    parts = tuple(op(f"_{index}", "torch.split", X, 1, tensor=False) for index in range(2))
+    graph = Graph(parts, (Ref("_0"), Ref("_1"), Ref("_0")))
+    check(graph)
+
+
 def test_methods_of_a_result_follow_it():
     graph = Graph(
         (

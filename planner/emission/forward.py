@@ -18,7 +18,6 @@ from planner.emission.expressions import (
     change,
     child,
     expression,
-    identifier,
     is_name,
 )
 from planner.emission.loops import ITEM, Loop, Step, reads, roll
@@ -346,7 +345,9 @@ def _free(choices: list[str], live: set[str]) -> str:
         if name.isidentifier() and not keyword.iskeyword(name):
             if name not in live and name not in _RESERVED:
                 return name
-    base, count = identifier(choices[-1].lstrip("_") or "value"), 2
+    # What a container of its own numbers is called from has results like "_2".
+    base, count = choices[-1].lstrip("_"), 2
+    base = base if is_name(base) else "value"
     while f"{base}_{count}" in live:
         count += 1
     return f"{base}_{count}"
