@@ -7,8 +7,6 @@ one gets another. Sizes and other small values that are read once stand where th
 
 from __future__ import annotations
 
-import keyword
-
 from planner import operations
 from planner.emission.expressions import (
     Expression,
@@ -342,9 +340,8 @@ def _free(choices: list[str], live: set[str]) -> str:
     """The first name that is not taken; the last choice gets a number if all are."""
     for choice in choices:
         name = choice.lstrip("_") or "value"
-        if name.isidentifier() and not keyword.iskeyword(name):
-            if name not in live and name not in _RESERVED:
-                return name
+        if is_name(name) and name not in live and name not in _RESERVED:
+            return name
     # What a container of its own numbers is called from has results like "_2".
     base, count = choices[-1].lstrip("_"), 2
     base = base if is_name(base) else "value"

@@ -22,6 +22,7 @@ from torch import nn
 from planner.errors import TraceError
 from planner.ir import Verification
 from planner.tracing.calls import Capture, as_graphs
+from planner.tracing.functions import map_tensors
 from planner.tracing.nested import difference, leaves
 from planner.tracing.replay import Checker
 from planner.tracing.shapes import run_captured
@@ -105,7 +106,7 @@ def _run(
     raised = None
     with _undisturbed(size), torch.no_grad(), values:
         try:
-            args, kwargs = _filled(inputs)
+            args, kwargs = map_tensors(inputs, _filled)
             twin(*args, **kwargs)
         except Exception as error:  # noqa: BLE001  anything may come out of a user's forward
             raised = type(error).__name__
@@ -144,7 +145,7 @@ def _agree(
     for module, by_module in ((plain, {}), (captured, _fitted(captured, captures))):
         with _undisturbed(size), torch.no_grad(), values:
             try:
-                args, kwargs = _filled(inputs)
+                args, kwargs = map_tensors(inputs, _filled)
                 output = run_captured(module, args, kwargs, by_module)
             except Exception:  # noqa: BLE001  anything may come out of an operation
                 return False
@@ -173,30 +174,22 @@ def _twin(model: nn.Module, weights: Mapping[int, nn.Parameter]) -> nn.Module:
 
 def _resized(value: Any, own: int, size: int) -> Any:
     """``value`` with ``size`` in place of ``own`` as the first axis of its tensors."""
-    if isinstance(value, torch.Tensor):
-        if value.dim() == 0 or value.shape[0] != own or own == size:
-            return value
-        return value[torch.arange(size, device=value.device) % max(own, 1)]
-    return _mapped(value, lambda item: _resized(item, own, size))
+
+    def resize(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dim() == 0 or tensor.shape[0] != own or own == size:
+            return tensor
+        return tensor[torch.arange(size, device=tensor.device) % max(own, 1)]
+
+    return map_tensors(value, resize)
 
 
-def _filled(value: Any) -> Any:
-    """``value`` with random floats on the CPU; integers without data become zeros and ones."""
-    if isinstance(value, torch.Tensor):
-        if value.is_floating_point() or value.is_complex():
-            return torch.randn(value.shape, dtype=value.dtype)
-        if value.is_meta:
-            return torch.randint(0, 2, value.shape).to(value.dtype)
-        return value.to("cpu", copy=True)
-    return _mapped(value, _filled)
-
-
-def _mapped(value: Any, function: Any) -> Any:
-    if isinstance(value, dict):
-        return type(value)({key: function(item) for key, item in value.items()})
-    if isinstance(value, (tuple, list)):
-        return type(value)(function(item) for item in value)
-    return value
+def _filled(tensor: torch.Tensor) -> torch.Tensor:
+    """Random floats on the CPU like ``tensor``; integers without data become zeros and ones."""
+    if tensor.is_floating_point() or tensor.is_complex():
+        return torch.randn(tensor.shape, dtype=tensor.dtype)
+    if tensor.is_meta:
+        return torch.randint(0, 2, tensor.shape).to(tensor.dtype)
+    return tensor.to("cpu", copy=True)
 
 
 @contextmanager
