@@ -20,6 +20,9 @@ OPERATORS = (
     "not_ or_ pos pow rshift setitem sub truediv xor"
 ).split()
 BUILTINS = "abs bool float getattr int len max min round sum tuple list".split()
+CHECK = "torch._check"
+"""What stops a forward where its argument is False."""
+
 ATTRIBUTES = (
     "H T device dtype imag is_complex is_cpu is_cuda is_floating_point itemsize layout mH mT max "
     "min ndim real requires_grad shape"
@@ -54,6 +57,7 @@ def _allowed() -> frozenset[str]:
             *(name for name in _listed() if name.startswith("torch.")),
             *(f"operator.{name}" for name in OPERATORS),
             *(f"builtins.{name}" for name in BUILTINS),
+            CHECK,
             *(f"math.{name}" for name in numbers if callable(getattr(math, name))),
         )
     )

@@ -266,6 +266,22 @@ def change(operation: Operation, name: str | None, scope: Scope) -> str | None:
     return f"{name} {sign} {expression(args[1], scope).text}"
 
 
+def refusal(condition: Expression, opposite: Expression) -> list[str]:
+    """The statement that stops a forward where ``condition`` does not hold."""
+    text = f"captured at {condition.text} alone: plan the model at other sizes for others"
+    return [f"if {opposite.text}:", f"    raise ValueError({text!r})"]
+
+
+OPPOSITES = {
+    "operator.lt": "operator.ge",
+    "operator.ge": "operator.lt",
+    "operator.gt": "operator.le",
+    "operator.le": "operator.gt",
+    "operator.eq": "operator.ne",
+    "operator.ne": "operator.eq",
+}
+
+
 def _function(operation: Operation, scope: Scope) -> Expression:
     target, args = operation.target, operation.args
     name = target.rpartition(".")[2]

@@ -7,8 +7,12 @@ one gets another. Sizes and other small values that are read once stand where th
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from planner import operations
 from planner.emission.expressions import (
+    NOT,
+    OPPOSITES,
     Expression,
     Scope,
     access,
@@ -17,8 +21,10 @@ from planner.emission.expressions import (
     child,
     expression,
     is_name,
+    refusal,
 )
 from planner.emission.loops import ITEM, Loop, Step, reads, roll
+from planner.errors import PlanFormatError
 from planner.ir import Definition, Graph, Node, Operation, Ref, references
 
 _RESERVED = {"self", "F", "torch", "nn", "math", "operator", "Tensor", "Any", "int", "float", "len"}
@@ -180,10 +186,29 @@ class _Writer:
         for position, step in enumerate(self.steps):
             if isinstance(step, Loop):
                 found += self._loop(step, position)
+            elif step.target == operations.CHECK:
+                found += self._check(step)
             elif step.result not in self.inlined:
                 found.append(self._line(step, position))
         found.append(f"return {expression(self.graph.output, self.scope).text}")
         return found
+
+    def _check(self, step: Operation) -> list[str]:
+        """What stops the forward at sizes that it does not serve.
+
+        Raises:
+            PlanFormatError: it depends on something else than one condition.
+        """
+        (value,) = step.args if len(step.args) == 1 else (None,)
+        if not isinstance(value, Ref):
+            raise PlanFormatError("a check must have one argument, a value of its forward")
+        condition = self._lookup(value.ref)
+        known = self.inlined.get(value.ref)
+        opposite = Expression(f"not {condition.within(NOT)}", NOT)
+        if known is not None and known.target in OPPOSITES:
+            turned = replace(known, target=OPPOSITES[known.target])
+            opposite = call(turned, self.scope, self._module)
+        return refusal(condition, opposite)
 
     def _lookup(self, name: str) -> Expression:
         if name in self.inlined:
@@ -307,6 +332,9 @@ class _Writer:
             rest = {name for other in loop.body[index + 1 :] for name in reads(other)}
             later = any(self.names.get(name) == carried for name in rest)
             needed = operation.result == loop.result or operation.result in rest
+            if operation.target == operations.CHECK:
+                found += [f"{_INDENT}{line}" for line in self._check(operation)]
+                continue
             statement = None
             if operation.tensor or not needed:
                 # What the loop has from outside stays as it is for the next turn.

@@ -2,17 +2,19 @@
 
 While a run is recorded, ``x.shape`` holds integers that carry their origin, and arithmetic on them
 gives such integers again. So ``x.view(x.shape[0], -1, x.shape[2] // 8)`` is recorded as it is
-written and serves other sizes, while comparisons, loops and torch itself see plain integers. What
-Python turns into a number of its own (``int(h / 2)``, ``range``, ``math.sqrt``) is a constant.
+written and serves other sizes, while torch itself sees plain integers. What such a number decides
+(a branch, the length of a loop) is the example's: whoever is :func:`watching` hears of it.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.fx
@@ -36,6 +38,61 @@ class Ratio(float):
     """A fraction of sizes, or another function of them that is no integer."""
 
     origin: Origin
+
+
+Place: TypeAlias = "tuple[str, int, int]"
+"""Where in a program something is decided: file, line and instruction."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """``function(*args)`` was ``outcome``, and Python went its way accordingly.
+
+    ``forks`` says that Python could have gone the other way with the same sizes: it compared them.
+    Elsewhere it used a size up, as the length of a loop or of a list.
+    """
+
+    function: Callable[..., bool]
+    args: tuple[Any, ...]
+    outcome: bool
+    place: Place
+    forks: bool = True
+
+
+_watchers: list[Callable[[Decision], bool]] = []
+
+
+@contextmanager
+def watching(decided: Callable[[Decision], bool]) -> Iterator[None]:
+    """Inside, ``decided`` hears of each decision on a size, and returns its outcome."""
+    _watchers.append(decided)
+    try:
+        yield
+    finally:
+        _watchers.pop()
+
+
+def _decide(function: Callable[..., bool], *args: Any) -> bool:
+    outcome = bool(function(*map(plain, args)))
+    if not _watchers:
+        return outcome
+    return _watchers[-1](Decision(function, args, outcome, _place()))
+
+
+def used_up(value: Any) -> Any:
+    """``value`` as a plain number, for what has no way to remember it."""
+    number = plain(value)
+    if _watchers and number is not value:
+        _watchers[-1](Decision(operator.eq, (value, number), True, _place(), forks=False))
+    return number
+
+
+def _place() -> Place:
+    """The innermost frame that is not of this package."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno, frame.f_lasti
 
 
 def traced(value: Any, function: Callable[..., Any], *args: Any) -> Any:
@@ -78,6 +135,8 @@ def _size(tensor: torch.Tensor, dim: int) -> int:
 def _binary(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
     def forward(one: Any, other: Any) -> Any:
         if not isinstance(other, (int, float)):
+            if isinstance(other, (list, tuple, str)) and function is operator.mul:
+                return function(used_up(one), other)
             return NotImplemented
         return traced(function(plain(one), plain(other)), function, one, other)
 
@@ -97,17 +156,47 @@ def _unary(function: Callable[..., Any]) -> Callable[[Any], Any]:
     return lambda one: traced(function(plain(one)), function, one)
 
 
+def _comparison(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    def compare(one: Any, other: Any) -> Any:
+        if not isinstance(other, (int, float)):
+            return NotImplemented
+        return _decide(function, one, other)
+
+    return compare
+
+
+def _truth(one: Any) -> bool:
+    return _decide(operator.ne, one, 0)
+
+
+def _rounded(one: Any, digits: Any = None) -> Any:
+    given = (one,) if digits is None else (one, digits)
+    return traced(round(*map(plain, given)), round, *given)
+
+
 for _kind in (Extent, Ratio):
     for _name in "add sub mul floordiv truediv mod pow".split():
         setattr(_kind, f"__{_name}__", _binary(getattr(operator, _name)))
         setattr(_kind, f"__r{_name}__", _reversed(getattr(operator, _name)))
     for _name, _function in (
         ("neg", operator.neg),
+        ("abs", abs),
         ("ceil", math.ceil),
         ("floor", math.floor),
-        ("round", round),
+        ("trunc", math.trunc),
     ):
         setattr(_kind, f"__{_name}__", _unary(_function))
+    for _name in "lt le eq ne gt ge".split():
+        setattr(_kind, f"__{_name}__", _comparison(getattr(operator, _name)))
+    for _name, _method in {
+        "bool": _truth,
+        "round": _rounded,
+        # Comparing takes the hash away.
+        "hash": int.__hash__ if _kind is Extent else float.__hash__,
+        "divmod": lambda one, other: (one // other, one % other),
+        "rdivmod": lambda one, other: (other // one, other % one),
+    }.items():
+        setattr(_kind, f"__{_name}__", _method)
 
 
 class Extents:
@@ -125,6 +214,19 @@ class Extents:
         """The node that computes ``size``, or its number where this forward cannot."""
         found = self._find(size)
         return plain(size) if found is None else found
+
+    def condition(self, decision: Decision) -> torch.fx.Node | None:
+        """The node that computes whether ``decision`` has its outcome; None if this forward cannot.
+
+        What is the same at all sizes, as far as the forward can tell, has none.
+        """
+        args = tuple(map(self._find, decision.args))
+        if any(item is None for item in args):
+            return None
+        if not any(isinstance(item, torch.fx.Node) for item in args):
+            return None
+        function = decision.function if decision.outcome else _OPPOSITE[decision.function]
+        return self._graph.call_function(function, args)
 
     def _find(self, value: Any) -> Any:
         if not isinstance(value, (Extent, Ratio, torch.Tensor)):
@@ -146,3 +248,13 @@ class Extents:
             else:
                 self._made[key] = self._graph.call_function(function, args)
         return self._made[key]
+
+
+_OPPOSITE: dict[Callable[..., bool], Callable[..., bool]] = {
+    operator.lt: operator.ge,
+    operator.ge: operator.lt,
+    operator.gt: operator.le,
+    operator.le: operator.gt,
+    operator.eq: operator.ne,
+    operator.ne: operator.eq,
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import traceback
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,22 @@ def fault(module: nn.Module, path: str, error: Exception, inputs: Any = ()) -> T
         location=location,
         plannable=isinstance(error, _LASTING),
     )
+
+
+def is_refusal(error: TraceError) -> bool:
+    """Whether the model itself refuses: it raises or asserts, and no operation of torch fails."""
+    cause: BaseException | None = error
+    while cause is not None and cause.__cause__ is not None:
+        cause = cause.__cause__
+    frame = None if cause is None else cause.__traceback__
+    if frame is None:
+        return False
+    while frame.tb_next is not None:
+        frame = frame.tb_next
+    code = frame.tb_frame.f_code
+    raises = code.co_code[frame.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    inside = any(folder in Path(code.co_filename).parents for folder in _OURS)
+    return raises and (not inside or isinstance(cause, AssertionError))
 
 
 def shapes_of(inputs: Any) -> str:

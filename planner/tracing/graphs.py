@@ -150,6 +150,7 @@ def _without_dead(graph: Graph) -> Graph:
         effect = operation.op == "module" or operations.is_in_place(
             operation.op, operation.target, operation.kwargs
         )
+        effect = effect or operation.target == operations.CHECK
         if effect or operation.result in needed:
             kept.append(operation)
             needed.update(references(_values(operation)))

@@ -21,9 +21,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from planner.errors import TraceError
 from planner.ir import Leaf
 from planner.tracing.calls import Call, Capture, bind
-from planner.tracing.faults import fault
+from planner.tracing.faults import fault, is_refusal
 from planner.tracing.functions import map_tensors
-from planner.tracing.likeness import follow_dtypes, text_of
+from planner.tracing.extents import Place
+from planner.tracing.likeness import checks_of, follow_dtypes, text_of
 from planner.tracing.recorder import (
     InlineError,
     Recorded,
@@ -77,6 +78,7 @@ class Recordings:
         self._paths = {id(one): path for path, one in reversed(list(model.named_modules()))}
         self._leaves = frozenset(path for key, path in self._paths.items() if key in leaves)
         self._made: dict[str, Capture] | None = None
+        self._fake: dict[bool, bool] = {}
 
     def capture(self, module: nn.Module) -> Capture | None:
         """The capture of ``module``; None if the run never called it, or inlined it.
@@ -100,6 +102,7 @@ class Recordings:
     def _run(self, inlined: frozenset[str] = frozenset()) -> dict[str, Capture]:
         try:
             runs = self._runs(inlined)
+            self._drop_idle(runs, inlined)
             return {
                 path: self._agreed(path, [run.get(path, []) for run in runs])
                 for path in dict.fromkeys((*runs[0], *runs[1]))
@@ -146,6 +149,7 @@ class Recordings:
         self, training: bool, inlined: frozenset[str], *, fake: bool
     ) -> dict[str, list[Recorded]]:
         run = self._record(training, inlined, torch.float32, fake=fake)
+        self._fake[training] = fake
         try:
             wide = self._record(training, inlined, torch.float64, fake=fake)
         except (TraceError, InlineError):  # a model for one precision alone
@@ -156,7 +160,13 @@ class Recordings:
         return run
 
     def _record(
-        self, training: bool, inlined: frozenset[str], precision: torch.dtype, *, fake: bool
+        self,
+        training: bool,
+        inlined: frozenset[str],
+        precision: torch.dtype,
+        *,
+        fake: bool,
+        turned: Place | None = None,
     ) -> dict[str, list[Recorded]]:
         mode: Any = torch.device("meta")
         if fake:
@@ -170,10 +180,50 @@ class Recordings:
         model = copy_with(self._model, make).train(training)
         args, kwargs = map_tensors((self._args, dict(self._kwargs)), make)
         try:
-            return record(model, args, kwargs, mode, self._leaves, inlined)
+            return record(model, args, kwargs, mode, self._leaves, inlined, turned)
         except RecordingError as error:
             module = self._model.get_submodule(error.path)
             raise fault(module, error.path, error.cause, (args, kwargs)) from error
+
+    def _drop_idle(
+        self, runs: list[dict[str, list[Recorded]]], inlined: frozenset[str]
+    ) -> None:
+        """Drop the checks of comparisons whose other outcome changes nothing, or is refused."""
+        calls = [call for run in runs for found in run.values() for call in found]
+        decided = [
+            (*check.meta["decision"], check) for call in calls for check in checks_of(call.graph)
+        ]
+        idle: dict[Place, bool] = {}
+        for place, forks, _ in decided:
+            if forks and place not in idle:
+                idle[place] = self._is_idle(place, runs, inlined)
+        for place, forks, check in decided:
+            if forks and idle[place]:
+                check.graph.erase_node(check)
+
+    def _is_idle(
+        self, place: Place, runs: list[dict[str, list[Recorded]]], inlined: frozenset[str]
+    ) -> bool:
+        """Whether the comparison at ``place`` may have the other outcome, for all that is seen.
+
+        Also where the model refuses then: what the emitted file does at such sizes is its own.
+        """
+        for training, run in zip((True, False), runs, strict=True):
+            if training not in self._fake:
+                continue
+            try:
+                other = self._record(
+                    training, inlined, torch.float32, fake=self._fake[training], turned=place
+                )
+            except TraceError as error:
+                if not is_refusal(error):
+                    return False
+            except InlineError:
+                return False
+            else:
+                if _texts(run) != _texts(other):
+                    return False
+        return True
 
     def _agreed(self, path: str, runs: list[list[Recorded]]) -> Capture:
         """The capture that stands for all calls of a module, in both modes."""
@@ -199,6 +249,10 @@ class Recordings:
         for name, value in constants.items():
             setattr(module, name, value)
         return Capture(train.call, train.graph, evaluation.graph, constants, "recorded")
+
+
+def _texts(run: Mapping[str, list[Recorded]]) -> dict[str, list[str]]:
+    return {path: [call.text for call in calls] for path, calls in run.items()}
 
 
 def capture_all(

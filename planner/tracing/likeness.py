@@ -11,17 +11,54 @@ from planner import operations
 
 
 def text_of(graph: torch.fx.Graph) -> str:
-    """``graph`` in words that are equal for graphs that do the same."""
-    return "\n".join(map(_line, graph.nodes))
+    """``graph`` in words that are equal for graphs that do the same, whatever they check."""
+    live = _live(graph)
+    numbers: dict[torch.fx.Node, _Number] = {}
+    lines: list[str] = []
+    for node in graph.nodes:
+        if node in live:
+            args, kwargs = torch.fx.map_arg((node.args, node.kwargs), numbers.__getitem__)
+            numbers[node] = _Number(f"%{len(numbers)}")
+            name = node.name if node.op == "placeholder" else numbers[node]
+            lines.append(f"{node.op} {name} {_target(node)} {args} {kwargs}")
+    return "\n".join(lines)
 
 
-def _line(node: torch.fx.Node) -> str:
-    return f"{_head(node)} {node.args} {node.kwargs}"
+class _Number(str):
+    """A node's place in a graph, which is written without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _live(graph: torch.fx.Graph) -> set[torch.fx.Node]:
+    """The nodes that change something or are read by one that does."""
+    live: set[torch.fx.Node] = set()
+    for node in reversed(graph.nodes):
+        name = str(_target(node))
+        kind = node.op.removeprefix("call_")
+        kwargs = tuple(node.kwargs.items())
+        if (
+            node in live
+            or node.op in ("placeholder", "output", "call_module")
+            or operations.is_in_place(kind, name, kwargs)
+        ):
+            live.add(node)
+            live.update(node.all_input_nodes)
+    return live
+
+
+def checks_of(graph: torch.fx.Graph) -> list[torch.fx.Node]:
+    """The nodes that stop a forward at sizes that it does not serve."""
+    return [node for node in graph.nodes if node.target is torch._check]
 
 
 def _head(node: torch.fx.Node) -> str:
-    target = operations.public_name(node.target) if callable(node.target) else node.target
-    return f"{node.op} {node.name} {target}"
+    return f"{node.op} {node.name} {_target(node)}"
+
+
+def _target(node: torch.fx.Node) -> object:
+    return operations.public_name(node.target) if callable(node.target) else node.target
 
 
 def follow_dtypes(one: torch.fx.Graph, wide: torch.fx.Graph) -> None:

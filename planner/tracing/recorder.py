@@ -23,6 +23,7 @@ from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
+from planner.tracing.arithmetic import remembering
 from planner.tracing.calls import (
     Call,
     Context,
@@ -32,10 +33,21 @@ from planner.tracing.calls import (
     is_computed,
     items_of,
 )
-from planner.tracing.extents import Extent, Extents, Ratio, plain, shape_of, traced
+from planner.tracing.extents import (
+    Decision,
+    Extent,
+    Extents,
+    Place,
+    Ratio,
+    plain,
+    shape_of,
+    traced,
+    watching,
+)
 from planner.tracing.faults import UnseenError
 from planner.tracing.functions import function_of, is_in_place, run_leaf, shaped, tensors_in
 from planner.tracing.interception import applications, calls, lengths, quiet
+from planner.tracing.likeness import text_of
 from planner.tracing.norms import DECOMPOSED
 
 
@@ -49,11 +61,15 @@ class InlineError(Exception):
 
 @dataclass(slots=True)
 class Recorded:
-    """One call of a module: its graph and the tensors that no module owns."""
+    """One call of a module: its graph and the tensors that no module owns.
+
+    ``text`` says what the graph does, apart from what it checks.
+    """
 
     call: Call
     graph: torch.fx.Graph
     constants: dict[str, torch.Tensor]
+    text: str
 
 
 class RecordingError(Exception):
@@ -72,6 +88,7 @@ def record(
     mode: AbstractContextManager[Any],
     leaves: frozenset[str],
     inlined: frozenset[str],
+    turned: Place | None = None,
 ) -> dict[str, list[Recorded]]:
     """Run ``model`` once; every call of every module that has a forward of its own, by path.
 
@@ -82,12 +99,13 @@ def record(
         mode: in which tensors are made without data.
         leaves: paths of modules that are called, not entered.
         inlined: paths of modules whose forward is recorded as part of their caller's.
+        turned: where comparisons of sizes have the other outcome.
 
     Raises:
         RecordingError: a forward raised; names the module.
         InlineError: a module has to be inlined; names it.
     """
-    return _Recorder(model, mode, leaves, inlined).run(args, kwargs)
+    return _Recorder(model, mode, leaves, inlined, turned).run(args, kwargs)
 
 
 @dataclass(slots=True)
@@ -133,8 +151,10 @@ class _Recorder(TorchFunctionMode):
         mode: AbstractContextManager[Any],
         leaves: frozenset[str],
         inlined: frozenset[str],
+        turned: Place | None,
     ) -> None:
         super().__init__()
+        self.turned = turned
         self.model = model
         self.mode = mode
         self.leaves = leaves
@@ -149,7 +169,14 @@ class _Recorder(TorchFunctionMode):
         self.owned: dict[int, tuple[dict[int, str], dict[int, str]]] = {}
 
     def run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, list[Recorded]]:
-        watched = calls(self.called), applications(self.applied), lengths(), quiet()
+        watched = (
+            calls(self.called),
+            applications(self.applied),
+            lengths(),
+            quiet(),
+            watching(self.decided),
+            remembering(self.model),
+        )
         with ExitStack() as stack:
             for context in (self.mode, self, *watched):
                 stack.enter_context(context)
@@ -205,7 +232,7 @@ class _Recorder(TorchFunctionMode):
             raise RecordingError(path, error) from error
         finally:
             self.finished.append(self.frames.pop())
-        self.found.setdefault(path, []).append(Recorded(call, graph, frame.constants))
+        self.found.setdefault(path, []).append(Recorded(call, graph, frame.constants, text_of(graph)))
         return result
 
     def write_back(self, module: nn.Module, buffers: Mapping[str, torch.Tensor | None]) -> None:
@@ -275,6 +302,18 @@ class _Recorder(TorchFunctionMode):
             return part(*given)
         name = function.__name__
         raise UnseenError(f"{name} has a backward of its own, which no graph shows")
+
+    def decided(self, decision: Decision) -> bool:
+        """Note that the forward went the way of ``decision``: it serves the sizes that agree."""
+        if self.paused or not self.frames:
+            return decision.outcome
+        frame = self.frames[-1]
+        condition = frame.extents.condition(decision)
+        if condition is not None:
+            check = frame.graph.call_function(torch._check, (condition,))
+            check.meta["decision"] = decision.place, decision.forks
+        turned = decision.forks and decision.place == self.turned
+        return decision.outcome is not turned
 
     @contextmanager
     def pause(self) -> Iterator[None]:

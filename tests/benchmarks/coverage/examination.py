@@ -1,7 +1,8 @@
-"""The four steps of a case: each returns the facts that it found, or raises what stops it."""
+"""The five steps of a case: each returns the facts that it found, or raises what stops it."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 import random
 from collections import Counter
@@ -20,9 +21,16 @@ from benchmarks.coverage.comparison import (
     deviation,
     leaves,
 )
+from benchmarks.coverage.sizes import Other, others
 from benchmarks.coverage.standalone import import_source, torch_alone
 
 Facts: TypeAlias = "dict[str, object]"
+
+REFUSAL = "ValueError: captured at"
+"""How an emitted file says that it does not serve a size."""
+
+ENOUGH = 2
+"""Other sizes of an axis that are compared, of those that the original takes."""
 
 NOISE = 0.01
 """Added to all parameters: what starts at zero or one hides errors."""
@@ -97,6 +105,7 @@ class Examination:
         with torch_alone():
             emitted = import_source(self.source).build()
             emitted.load_dense_state_dict(original.state_dict())
+        self.emitted = emitted
         worst = 0.0
         for training, batch in itertools.product(self.case.modes, self.case.batches):
             inputs = _inputs(self.case, batch)
@@ -110,6 +119,46 @@ class Examination:
                 raise DifferenceError(f"{mode}, batch {batch}: {error}") from error
         _assert_same_state(original, emitted)
         return {"deviation": worst}
+
+    def resizes(self) -> Facts:
+        """At other lengths and image sizes that the original takes, the emitted module is equal."""
+        taken: list[str] = []
+        wrong: list[str] = []
+        refused: list[str] = []
+        for choices in others(_inputs(self.case, self.case.batches[0])):
+            tried = 0
+            for other in choices:
+                told = self._resized(other)
+                if told is None:
+                    continue
+                taken.append(other.told)
+                if told:
+                    (refused if told.startswith(REFUSAL) else wrong).append(f"{other.told}: {told}")
+                tried += 1
+                if tried == ENOUGH:
+                    break
+        if wrong or refused:
+            raise DifferenceError("; ".join([*wrong, *refused]))
+        return {"sizes": taken}
+
+    def _resized(self, other: Other) -> str | None:
+        """How the emitted module differs on ``other``; None where the original does not run."""
+        for training in self.case.modes:
+            # Twins, since a forward may change what its module keeps.
+            original, emitted = copy.deepcopy((self.model, self.emitted))
+            try:
+                expected = _forward(original, other.inputs, training)
+            except Exception:  # noqa: BLE001  whatever a forward raises at a size that it refuses
+                return None
+            if not all(one.isfinite().any() for one in leaves(expected)):
+                return None
+            try:
+                with torch_alone():
+                    found = _forward(emitted, other.inputs, training)
+                deviation(expected, found)
+            except Exception as error:  # noqa: BLE001  the original ran, so this is the finding
+                return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+        return ""
 
     def trains(self) -> Facts:
         """At a tenth of the parameters, every bank gets a gradient and the budget holds."""
@@ -145,6 +194,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "runs": (),
     "plans": ("runs",),
     "equals": ("plans",),
+    "resizes": ("equals",),
     "trains": ("plans",),
 }
 """The steps in order, each with those that it needs to have passed."""
