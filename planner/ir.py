@@ -254,11 +254,16 @@ class Verification:
         train: batch sizes in training.
         eval: batch sizes in evaluation.
         reason: why there are not two of each; empty if there are.
+        free: other sizes at which both ran and agreed, such as ``length 10`` of the example.
+        fixed: sizes at which the model runs and the captured program does not, each with the path
+            of the module that depends on the example's.
     """
 
     train: tuple[int, ...] = ()
     eval: tuple[int, ...] = ()
     reason: str = ""
+    free: tuple[str, ...] = ()
+    fixed: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from planner.errors import TraceError
 from planner.ir import Definition, Leaf, Program, TensorSpec, Verification
 from planner.tracing.blocks import Builder
 from planner.tracing.calls import Capture, arguments_of
+from planner.tracing.checks import drop
 from planner.tracing.faults import shapes_of
 from planner.tracing.folding import fold, map_leaves
 from planner.tracing.functions import map_tensors, tensors_in
@@ -85,7 +86,8 @@ def trace(
             if id(module) in captures
         }
         try:
-            verification = verified(model, by_path, *example)
+            verification, evidence = verified(model, by_path, *example)
+            drop(by_path.values(), evidence.idle - evidence.needed)
             if verification.train or verification.eval or distrusted == everything:
                 break
             distrusted = everything

@@ -21,10 +21,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from planner.errors import TraceError
 from planner.ir import Leaf
 from planner.tracing.calls import Call, Capture, bind
+from planner.tracing.checks import DECISION, checks_of, drop_varying
+from planner.tracing.extents import Place
 from planner.tracing.faults import fault, is_refusal
 from planner.tracing.functions import map_tensors
-from planner.tracing.extents import Place
-from planner.tracing.likeness import checks_of, follow_dtypes, text_of
+from planner.tracing.likeness import follow_dtypes, text_of
 from planner.tracing.recorder import (
     InlineError,
     Recorded,
@@ -185,20 +186,18 @@ class Recordings:
             module = self._model.get_submodule(error.path)
             raise fault(module, error.path, error.cause, (args, kwargs)) from error
 
-    def _drop_idle(
-        self, runs: list[dict[str, list[Recorded]]], inlined: frozenset[str]
-    ) -> None:
+    def _drop_idle(self, runs: list[dict[str, list[Recorded]]], inlined: frozenset[str]) -> None:
         """Drop the checks of comparisons whose other outcome changes nothing, or is refused."""
         calls = [call for run in runs for found in run.values() for call in found]
-        decided = [
-            (*check.meta["decision"], check) for call in calls for check in checks_of(call.graph)
-        ]
+        checks = [check for call in calls for check in checks_of(call.graph)]
         idle: dict[Place, bool] = {}
-        for place, forks, _ in decided:
-            if forks and place not in idle:
-                idle[place] = self._is_idle(place, runs, inlined)
-        for place, forks, check in decided:
-            if forks and idle[place]:
+        for check in checks:
+            decision = check.meta[DECISION]
+            if not decision.forks:
+                continue
+            if decision.place not in idle:
+                idle[decision.place] = self._is_idle(decision.place, runs, inlined)
+            if idle[decision.place]:
                 check.graph.erase_node(check)
 
     def _is_idle(
@@ -234,6 +233,7 @@ class Recordings:
                 )
                 if not same:
                     raise InlineError(path, "it does different things in two calls")
+                drop_varying(calls[0].graph, other.graph)
         train, evaluation = (calls[0] if calls else None for calls in runs)
         first = train or evaluation
         if first is None:

@@ -48,11 +48,6 @@ def _live(graph: torch.fx.Graph) -> set[torch.fx.Node]:
     return live
 
 
-def checks_of(graph: torch.fx.Graph) -> list[torch.fx.Node]:
-    """The nodes that stop a forward at sizes that it does not serve."""
-    return [node for node in graph.nodes if node.target is torch._check]
-
-
 def _head(node: torch.fx.Node) -> str:
     return f"{node.op} {node.name} {_target(node)}"
 

@@ -33,6 +33,7 @@ from planner.tracing.calls import (
     is_computed,
     items_of,
 )
+from planner.tracing.checks import DECISION
 from planner.tracing.extents import (
     Decision,
     Extent,
@@ -132,6 +133,7 @@ class _Frame:
             if detached and value.is_floating_point():
                 node = self.graph.call_method("detach", (node,))
             node.meta["dtype"] = value.dtype
+            node.meta["shape"] = tuple(map(plain, value.shape))
         if isinstance(value, (torch.Tensor, Extent, Ratio)):
             self.nodes[id(value)] = node
             self.kept.append(value)
@@ -232,7 +234,9 @@ class _Recorder(TorchFunctionMode):
             raise RecordingError(path, error) from error
         finally:
             self.finished.append(self.frames.pop())
-        self.found.setdefault(path, []).append(Recorded(call, graph, frame.constants, text_of(graph)))
+        self.found.setdefault(path, []).append(
+            Recorded(call, graph, frame.constants, text_of(graph))
+        )
         return result
 
     def write_back(self, module: nn.Module, buffers: Mapping[str, torch.Tensor | None]) -> None:
@@ -311,7 +315,7 @@ class _Recorder(TorchFunctionMode):
         condition = frame.extents.condition(decision)
         if condition is not None:
             check = frame.graph.call_function(torch._check, (condition,))
-            check.meta["decision"] = decision.place, decision.forks
+            check.meta[DECISION] = decision
         turned = decision.forks and decision.place == self.turned
         return decision.outcome is not turned
 

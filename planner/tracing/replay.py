@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ import torch.fx
 from torch import nn
 
 from planner.tracing.calls import Capture, arguments_of, as_graphs
+from planner.tracing.checks import DECISION
+from planner.tracing.extents import Place
 from planner.tracing.nested import difference, snapshot, tensors
 
 Forward = Callable[..., Any]
@@ -27,10 +29,14 @@ Forward = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A captured module whose graph does not do what its forward does; ``told`` says how."""
+    """A captured module whose graph does not do what its forward does; ``told`` says how.
+
+    ``shapes`` are those of its arguments.
+    """
 
     module: nn.Module
     told: str
+    shapes: Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,18 @@ class _State:
         return [value for owner, _, _, value in self.buffers if id(owner) in wanted]
 
 
+@dataclass(slots=True)
+class Evidence:
+    """What runs at several sizes tell about the checks of captured graphs.
+
+    ``idle`` are the places of checks that failed in graphs that did what they should nevertheless;
+    ``needed`` those of checks that failed in graphs that did not.
+    """
+
+    idle: set[Place] = field(default_factory=set)
+    needed: set[Place] = field(default_factory=set)
+
+
 class _OtherCallError(Exception):
     """A graph calls its children otherwise than the forward did."""
 
@@ -82,15 +100,28 @@ class _OtherCallError(Exception):
 class Checker:
     """Wraps the forwards of ``model``, a copy that nobody else uses.
 
-    ``difference`` is the first that was found, None while there is none.
+    ``difference`` is the first that was found, None while there is none; ``refused`` are the
+    modules whose graphs differ where their checks say so.
 
     Args:
         model: runs with its own forwards.
         captures: of its modules, by ``id``.
+        evidence: is added to.
+        refusals: whether a graph may differ from its forward at sizes that its checks refuse.
     """
 
-    def __init__(self, model: nn.Module, captures: Mapping[int, Capture]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        captures: Mapping[int, Capture],
+        evidence: Evidence,
+        *,
+        refusals: bool = False,
+    ) -> None:
         self.difference: Difference | None = None
+        self.refused: list[nn.Module] = []
+        self._evidence = evidence
+        self._refusals = refusals
         self._captures = captures
         self._frames: list[list[_Recorded] | None] = []
         self._paused = False
@@ -141,6 +172,7 @@ class Checker:
         module = recorded.module
         left = _State.of(module)
         told = None
+        failed: set[Place] = set()
         self._paused = True
         everything = list(module.modules())
         # A replay leaves the children's buffers as they are, so it tells about the module's own.
@@ -148,7 +180,7 @@ class Checker:
             entry.restore(owners)
             args, kwargs = snapshot(recorded.before)
             try:
-                output = _interpret(module, capture, args, kwargs, replayed)
+                output = _interpret(module, capture, args, kwargs, replayed, failed)
             except Exception as error:  # noqa: BLE001  anything may come out of an operation
                 text = str(error).strip().splitlines()
                 told = f"raises {type(error).__name__}: {text[0] if text else ''}".rstrip(": ")
@@ -157,8 +189,18 @@ class Checker:
             if told is None:
                 break
         self._paused = False
-        if told is not None:
-            self.difference = Difference(module, told)
+        if told is None:
+            self._evidence.idle |= failed
+        elif failed and self._refusals:
+            self._evidence.needed |= failed
+            self.refused.append(module)
+        else:
+            shapes = {
+                name: tuple(value.shape)
+                for name, value in arguments_of(module, *recorded.before).items()
+                if isinstance(value, torch.Tensor)
+            }
+            self.difference = Difference(module, told, shapes)
 
 
 def _effects_differ(
@@ -185,18 +227,39 @@ def _interpret(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     calls: list[_Recorded] | None,
+    failed: set[Place],
 ) -> Any:
-    """Run the graph of ``module``'s mode; its children are replayed from ``calls``, if given."""
+    """Run the graph of ``module``'s mode; its children are replayed from ``calls``, if given.
+
+    ``failed`` gets the places of the checks that fail.
+    """
     given = arguments_of(module, args, kwargs)
     graph = capture.train if module.training else capture.eval
-    run = _Own(module, graph=graph) if calls is None else _Replay(module, graph, calls)
+    run = _Own(module, graph, failed) if calls is None else _Replay(module, graph, failed, calls)
     output = run.run(*(as_graphs(given[name]) for name in capture.call.inputs))
     if isinstance(run, _Replay) and run.position != len(run.calls):
         raise _OtherCallError
     return output
 
 
-class _Own(torch.fx.Interpreter):
+class _Unstopped(torch.fx.Interpreter):
+    """Checks that fail are noted and stop nothing."""
+
+    def __init__(self, module: nn.Module, graph: torch.fx.Graph, failed: set[Place]) -> None:
+        super().__init__(module, graph=graph)
+        self.failed = failed
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        """Run one node."""
+        if n.target is not torch._check:
+            return super().run_node(n)
+        (holds,), _ = self.fetch_args_kwargs_from_env(n)
+        if not holds and DECISION in n.meta:
+            self.failed.add(n.meta[DECISION].place)
+        return None
+
+
+class _Own(_Unstopped):
     """Children run by their own forwards, also those that were registered after the capture."""
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
@@ -204,11 +267,17 @@ class _Own(torch.fx.Interpreter):
         return as_graphs(self.fetch_attr(target)(*args, **kwargs))
 
 
-class _Replay(torch.fx.Interpreter):
+class _Replay(_Unstopped):
     """Children are not run: what they did when the forward called them is done again."""
 
-    def __init__(self, module: nn.Module, graph: torch.fx.Graph, calls: list[_Recorded]) -> None:
-        super().__init__(module, graph=graph)
+    def __init__(
+        self,
+        module: nn.Module,
+        graph: torch.fx.Graph,
+        failed: set[Place],
+        calls: list[_Recorded],
+    ) -> None:
+        super().__init__(module, graph, failed)
         self.calls = calls
         self.position = 0
 

@@ -12,8 +12,9 @@ import copy
 import inspect
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,9 +23,11 @@ from torch import nn
 from planner.errors import TraceError
 from planner.ir import Verification
 from planner.tracing.calls import Capture, as_graphs
+from planner.tracing.checks import pin
 from planner.tracing.functions import map_tensors
 from planner.tracing.nested import difference, leaves
-from planner.tracing.replay import Checker
+from planner.tracing.replay import Checker, Evidence
+from planner.tracing.resizing import Group, groups, resized
 from planner.tracing.shapes import run_captured
 from planner.tracing.weights import RandomWeights
 
@@ -37,7 +40,7 @@ def verify(
     captures: Mapping[str, Capture],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-) -> Verification:
+) -> tuple[Verification, Evidence]:
     """Compare the captured graphs of ``model`` with its forwards; the model is left as it was.
 
     Outputs, changed inputs, buffers and the use of random numbers must agree, up to
@@ -56,10 +59,16 @@ def verify(
     """
     reason = _obstacle(model)
     if reason is not None:
-        return Verification(reason=reason)
+        return Verification(reason=reason), Evidence()
     weights = _without_data(model)
     values = RandomWeights(weights.values())
     inputs = args, dict(kwargs)
+    evidence = Evidence()
+
+    def run(given: Any, size: int, training: bool, *, refusals: bool = False) -> _Run:
+        twins = (_twin(model, weights).train(training) for _ in range(3))
+        return _run(twins, captures, values, given, size, evidence, refusals=refusals)
+
     first = next((leaf for leaf in leaves(inputs) if isinstance(leaf, torch.Tensor)), None)
     own = first.shape[0] if first is not None and first.dim() else 1
     sizes = (own, own + 1) if 2 <= own <= 4 else (2, 3)
@@ -70,15 +79,19 @@ def verify(
         if size not in sizes and any(ran.values()):
             break
         for training in (True, False):
-            twins = (_twin(model, weights).train(training) for _ in range(3))
-            given = _resized(inputs, own, size)
-            raised = _run(twins, captures, values, given, size)
+            raised = run(_resized(inputs, own, size), size, training).raised
             if raised is None:
                 ran[training].append(size)
             else:
                 mode = "training" if training else "evaluation"
                 reason = f"the model itself raises {raised} in {mode} at batch {size}"
-    return Verification(tuple(ran[True]), tuple(ran[False]), reason)
+    known = Verification(tuple(ran[True]), tuple(ran[False]), reason)
+    modes = [training for training in (False, True) if ran[training]]
+    if not modes:
+        return known, evidence
+    size = ran[modes[0]][0]
+    given = _resized(inputs, own, size)
+    return replace(known, **_at_other_sizes(run, given, size, modes)), evidence
 
 
 def _obstacle(model: nn.Module) -> str | None:
@@ -99,10 +112,17 @@ def _run(
     values: RandomWeights,
     inputs: tuple[tuple[Any, ...], dict[str, Any]],
     size: int,
-) -> str | None:
-    """Check all modules in one run of a twin: the name of the error that it raises itself."""
+    evidence: Evidence,
+    *,
+    refusals: bool,
+) -> _Run:
+    """Check all modules in one run of a twin.
+
+    Raises:
+        TraceError: a graph differs, unless ``refusals`` are allowed and it was recorded.
+    """
     twin = next(twins)
-    checker = Checker(twin, _fitted(twin, captures))
+    checker = Checker(twin, _fitted(twin, captures), evidence, refusals=refusals)
     raised = None
     with _undisturbed(size), torch.no_grad(), values:
         try:
@@ -112,9 +132,63 @@ def _run(
             raised = type(error).__name__
     found = checker.difference
     if found is not None and not _agree(twins, captures, values, inputs, size):
-        path = next(path for path, module in twin.named_modules() if module is found.module)
-        raise _error(path, found.module, found.told, size)
-    return raised
+        path = _path(twin, found.module)
+        if not refusals or captures[path].rung != "recorded":
+            raise _error(path, found.module, found.told, size)
+        pin(captures[path], found.shapes)
+        return _Run(raised, path)
+    refused = next(iter(checker.refused), None)
+    return _Run(raised, None if refused is None else _path(twin, refused))
+
+
+def _path(model: nn.Module, module: nn.Module) -> str:
+    return next(str(path) for path, one in model.named_modules() if one is module)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run of a model: the error that it raises itself, and the module that refuses its sizes."""
+
+    raised: str | None
+    fixed: str | None
+
+
+def _at_other_sizes(
+    run: Callable[..., _Run],
+    inputs: tuple[tuple[Any, ...], dict[str, Any]],
+    size: int,
+    modes: list[bool],
+) -> dict[str, Any]:
+    """Which sizes of the inputs, apart from the batch, are free, and which one fixes what."""
+    free: list[str] = []
+    fixed: list[tuple[str, str]] = []
+    changes: list[tuple[Group, int]] = []
+
+    def settled(group: Group) -> bool:
+        """Try one group; False if the model takes no other size."""
+        for new in group.sizes():
+            if new < 1 or new == group.size:
+                continue
+            done = run(resized(inputs, [(group, new)]), size, modes[0], refusals=True)
+            if done.raised is not None:
+                continue
+            if done.fixed is None:
+                free.append(group.name)
+                changes.append((group, new))
+            else:
+                fixed.append((group.name, done.fixed))
+            return True
+        return False
+
+    for group in groups(inputs):
+        whole = settled(group)
+        # An image's height and width, or what has the same size in the example by chance.
+        for part in group.parts()[1:] if whole else group.parts():
+            settled(part)
+    if changes:
+        for training in modes:
+            run(resized(inputs, changes), size, training, refusals=True)
+    return {"free": tuple(free), "fixed": tuple(fixed)}
 
 
 def _fitted(twin: nn.Module, captures: Mapping[str, Capture]) -> dict[int, Capture]:

@@ -1,0 +1,86 @@
+"""Checks in recorded graphs: what a forward took for granted about sizes.
+
+A check is a node that stops the forward where its condition does not hold. A recorded run makes one
+for each decision on a size; those that turn out to make no difference are dropped.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping
+
+import torch
+import torch.fx
+
+from planner.tracing.calls import Capture
+from planner.tracing.extents import Extent, Place, Ratio
+
+DECISION = "decision"
+"""Where a check's node says what it checks: a :class:`~planner.tracing.extents.Decision`."""
+
+
+def checks_of(graph: torch.fx.Graph) -> list[torch.fx.Node]:
+    """The nodes that stop a forward at sizes that it does not serve."""
+    return [node for node in graph.nodes if node.target is torch._check]
+
+
+def drop_varying(one: torch.fx.Graph, other: torch.fx.Graph) -> None:
+    """Drop the checks of ``one`` that ``other``, which does the same, has otherwise or not at all.
+
+    The shapes of inputs that differ are forgotten as well.
+    """
+    known = set(map(_decided, checks_of(other)))
+    for check in checks_of(one):
+        if _decided(check) not in known:
+            one.erase_node(check)
+    pairs = zip(one.find_nodes(op="placeholder"), other.find_nodes(op="placeholder"), strict=True)
+    for mine, theirs in pairs:
+        if mine.meta.get("shape") != theirs.meta.get("shape"):
+            mine.meta.pop("shape", None)
+
+
+def _decided(check: torch.fx.Node) -> tuple[object, ...]:
+    """What a check takes for granted, as far as that is a matter of numbers."""
+    decision = check.meta[DECISION]
+    numbers = [None if isinstance(item, (Extent, Ratio)) else item for item in decision.args]
+    return (decision.place, decision.function, decision.outcome, *numbers)
+
+
+def drop(captures: Iterable[Capture], idle: set[Place]) -> None:
+    """Drop the checks that were made at a place of ``idle``, and those that repeat another."""
+    for capture in captures:
+        for graph in {id(one): one for one in (capture.train, capture.eval)}.values():
+            seen: set[tuple[object, ...]] = set()
+            for check in checks_of(graph):
+                decision = check.meta.get(DECISION)
+                (condition,) = check.all_input_nodes
+                key = (condition.target, condition.args)
+                if key in seen or (decision is not None and decision.place in idle):
+                    graph.erase_node(check)
+                seen.add(key)
+
+
+def pin(capture: Capture, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Make the graphs of ``capture`` refuse inputs of ``shapes``, where the example's differ.
+
+    Returns:
+        Whether they differ, so that there is something to refuse.
+    """
+    pinned = False
+    for graph in {id(one): one for one in (capture.train, capture.eval)}.values():
+        inputs = list(graph.find_nodes(op="placeholder"))
+        for name, node in zip(capture.call.inputs, inputs, strict=True):
+            own, other = node.meta.get("shape", ()), shapes.get(name, ())
+            for axis, sizes in enumerate(zip(own, other, strict=False)):
+                if sizes[0] == sizes[1]:
+                    continue
+                with graph.inserting_after(inputs[-1]):
+                    shape = graph.call_function(getattr, (node, "shape"))
+                with graph.inserting_after(shape):
+                    size = graph.call_function(operator.getitem, (shape, axis))
+                with graph.inserting_after(size):
+                    same = graph.call_function(operator.eq, (size, sizes[0]))
+                with graph.inserting_after(same):
+                    graph.call_function(torch._check, (same,))
+                pinned = True
+    return pinned
