@@ -15,7 +15,7 @@ from planner.errors import TraceError
 from planner.ir import Definition, Leaf, Program, TensorSpec, Verification
 from planner.tracing.blocks import Builder
 from planner.tracing.calls import Capture, arguments_of
-from planner.tracing.checks import drop
+from planner.tracing.checks import Evidence, drop, settle
 from planner.tracing.faults import shapes_of
 from planner.tracing.folding import fold, map_leaves
 from planner.tracing.functions import map_tensors, tensors_in
@@ -77,7 +77,7 @@ def trace(
     distrusted = frozenset() if verify else everything
     while True:
         captures, outputs, tensors = _captured(skeleton, given, leaves, recordings, distrusted)
-        verification = Verification(reason="it was not asked for")
+        verification, evidence = Verification(reason="it was not asked for"), Evidence()
         if not verify:
             break
         by_path = {
@@ -86,8 +86,7 @@ def trace(
             if id(module) in captures
         }
         try:
-            verification, evidence = verified(model, by_path, *example)
-            drop(by_path.values(), evidence.idle - evidence.needed)
+            verification, evidence = verified(model, by_path, *example, recordings.is_idle)
             if verification.train or verification.eval or distrusted == everything:
                 break
             distrusted = everything
@@ -96,6 +95,8 @@ def trace(
             if by_path[str(error.module)].rung == "recorded":
                 raise
             distrusted |= {type(skeleton.get_submodule(str(error.module)))}
+    settle(captures.values(), evidence, recordings.is_idle)
+    drop(captures.values(), evidence.idle - evidence.needed)
     block = Builder(model, skeleton, captures, tensors, leaves).block(skeleton, "")
     definitions, root = fold(block, _positional_names)
     return Program(

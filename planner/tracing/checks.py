@@ -7,13 +7,14 @@ for each decision on a size; those that turn out to make no difference are dropp
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 import torch.fx
 
 from planner.tracing.calls import Capture
-from planner.tracing.extents import Extent, Place, Ratio
+from planner.tracing.extents import Decision, Extent, Place, Ratio
 
 DECISION = "decision"
 """Where a check's node says what it checks: a :class:`~planner.tracing.extents.Decision`."""
@@ -44,6 +45,40 @@ def _decided(check: torch.fx.Node) -> tuple[object, ...]:
     decision = check.meta[DECISION]
     numbers = [None if isinstance(item, (Extent, Ratio)) else item for item in decision.args]
     return (decision.place, decision.function, decision.outcome, *numbers)
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What is known about the checks of captured graphs.
+
+    ``idle`` are the places of checks that failed in graphs that did what they should nevertheless,
+    or that nothing depends on; ``needed`` those of checks that failed in graphs that did not.
+    """
+
+    idle: set[Place] = field(default_factory=set)
+    needed: set[Place] = field(default_factory=set)
+
+
+def undecided(captures: Iterable[Capture], evidence: Evidence) -> list[Decision]:
+    """The decisions behind checks of which ``evidence`` does not say whether they are needed."""
+    checks = [
+        check
+        for capture in captures
+        for graph in (capture.train, capture.eval)
+        for check in checks_of(graph)
+    ]
+    decisions = [check.meta[DECISION] for check in checks if DECISION in check.meta]
+    return [one for one in decisions if one.place not in evidence.idle | evidence.needed]
+
+
+def settle(
+    captures: Iterable[Capture], evidence: Evidence, is_idle: Callable[[Place], bool]
+) -> None:
+    """Ask ``is_idle`` about each place where a forward could go another way, and note it."""
+    decisions = undecided(captures, evidence)
+    for place in dict.fromkeys(one.place for one in decisions if one.forks):
+        if is_idle(place):
+            evidence.idle.add(place)
 
 
 def drop(captures: Iterable[Capture], idle: set[Place]) -> None:

@@ -74,7 +74,7 @@ def watching(decided: Callable[[Decision], bool]) -> Iterator[None]:
 
 def _decide(function: Callable[..., bool], *args: Any) -> bool:
     outcome = bool(function(*map(plain, args)))
-    if not _watchers:
+    if not _watchers or (len(args) == 2 and _is_same(*args)):
         return outcome
     return _watchers[-1](Decision(function, args, outcome, _place()))
 
@@ -138,9 +138,42 @@ def _binary(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
             if isinstance(other, (list, tuple, str)) and function is operator.mul:
                 return function(used_up(one), other)
             return NotImplemented
+        same = _unchanged(function, one, other)
+        if same is not None:
+            return same
         return traced(function(plain(one), plain(other)), function, one, other)
 
     return forward
+
+
+def _unchanged(function: Callable[..., Any], one: Any, other: Any) -> Any:
+    """The result where it is one of the operands or zero, whatever the sizes are; else None."""
+    if not isinstance(one, int) or not isinstance(other, int):
+        return None
+    if type(other) is int:
+        if other == 0 and function in (operator.add, operator.sub):
+            return one
+        if other == 1 and function in (operator.mul, operator.floordiv):
+            return one
+    if type(one) is int and (one, function) in ((0, operator.add), (1, operator.mul)):
+        return other
+    if function is operator.sub and _is_same(one, other):
+        return 0
+    return None
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two values are computed alike, so that they are equal at all sizes."""
+    if one is other:
+        return True
+    if not isinstance(one, (Extent, Ratio)) or not isinstance(other, (Extent, Ratio)):
+        return type(one) is type(other) is int and one == other
+    mine, theirs = one.origin, other.origin
+    return (
+        mine.function is theirs.function
+        and len(mine.args) == len(theirs.args)
+        and all(map(_is_same, mine.args, theirs.args))
+    )
 
 
 def _reversed(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:

@@ -80,6 +80,7 @@ class Recordings:
         self._leaves = frozenset(path for key, path in self._paths.items() if key in leaves)
         self._made: dict[str, Capture] | None = None
         self._fake: dict[bool, bool] = {}
+        self._last: tuple[list[dict[str, list[Recorded]]], frozenset[str]] = ([], frozenset())
 
     def capture(self, module: nn.Module) -> Capture | None:
         """The capture of ``module``; None if the run never called it, or inlined it.
@@ -103,7 +104,7 @@ class Recordings:
     def _run(self, inlined: frozenset[str] = frozenset()) -> dict[str, Capture]:
         try:
             runs = self._runs(inlined)
-            self._drop_idle(runs, inlined)
+            self._last = runs, inlined
             return {
                 path: self._agreed(path, [run.get(path, []) for run in runs])
                 for path in dict.fromkeys((*runs[0], *runs[1]))
@@ -186,43 +187,29 @@ class Recordings:
             module = self._model.get_submodule(error.path)
             raise fault(module, error.path, error.cause, (args, kwargs)) from error
 
-    def _drop_idle(self, runs: list[dict[str, list[Recorded]]], inlined: frozenset[str]) -> None:
-        """Drop the checks of comparisons whose other outcome changes nothing, or is refused."""
-        calls = [call for run in runs for found in run.values() for call in found]
-        checks = [check for call in calls for check in checks_of(call.graph)]
-        idle: dict[Place, bool] = {}
-        for check in checks:
-            decision = check.meta[DECISION]
-            if not decision.forks:
-                continue
-            if decision.place not in idle:
-                idle[decision.place] = self._is_idle(decision.place, runs, inlined)
-            if idle[decision.place]:
-                check.graph.erase_node(check)
-
-    def _is_idle(
-        self, place: Place, runs: list[dict[str, list[Recorded]]], inlined: frozenset[str]
-    ) -> bool:
+    def is_idle(self, place: Place) -> bool:
         """Whether the comparison at ``place`` may have the other outcome, for all that is seen.
 
         Also where the model refuses then: what the emitted file does at such sizes is its own.
         """
-        for training, run in zip((True, False), runs, strict=True):
-            if training not in self._fake:
-                continue
-            try:
-                other = self._record(
-                    training, inlined, torch.float32, fake=self._fake[training], turned=place
-                )
-            except TraceError as error:
-                if not is_refusal(error):
-                    return False
-            except InlineError:
-                return False
-            else:
-                if _texts(run) != _texts(other):
-                    return False
-        return True
+        runs, inlined = self._last
+        for training, run in zip((False, True), reversed(runs), strict=True):
+            if training in self._fake and place in _places(run):
+                return self._is_idle_in(run, training, place, inlined)
+        return False
+
+    def _is_idle_in(
+        self, run: dict[str, list[Recorded]], training: bool, place: Place, inlined: frozenset[str]
+    ) -> bool:
+        try:
+            other = self._record(
+                training, inlined, torch.float32, fake=self._fake[training], turned=place
+            )
+        except TraceError as error:
+            return is_refusal(error)
+        except InlineError:
+            return False
+        return _texts(run) == _texts(other)
 
     def _agreed(self, path: str, runs: list[list[Recorded]]) -> Capture:
         """The capture that stands for all calls of a module, in both modes."""
@@ -249,6 +236,12 @@ class Recordings:
         for name, value in constants.items():
             setattr(module, name, value)
         return Capture(train.call, train.graph, evaluation.graph, constants, "recorded")
+
+
+def _places(run: Mapping[str, list[Recorded]]) -> set[Place]:
+    """Where the calls of a run decided something about sizes."""
+    graphs = [call.graph for calls in run.values() for call in calls]
+    return {check.meta[DECISION].place for graph in graphs for check in checks_of(graph)}
 
 
 def _texts(run: Mapping[str, list[Recorded]]) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ import torch.fx
 from torch import nn
 
 from planner.tracing.calls import Capture, arguments_of, as_graphs
-from planner.tracing.checks import DECISION
+from planner.tracing.checks import DECISION, Evidence
 from planner.tracing.extents import Place
 from planner.tracing.nested import difference, snapshot, tensors
 
@@ -79,18 +79,6 @@ class _State:
     def values(self, owners: Iterable[nn.Module]) -> list[torch.Tensor]:
         wanted = set(map(id, owners))
         return [value for owner, _, _, value in self.buffers if id(owner) in wanted]
-
-
-@dataclass(slots=True)
-class Evidence:
-    """What runs at several sizes tell about the checks of captured graphs.
-
-    ``idle`` are the places of checks that failed in graphs that did what they should nevertheless;
-    ``needed`` those of checks that failed in graphs that did not.
-    """
-
-    idle: set[Place] = field(default_factory=set)
-    needed: set[Place] = field(default_factory=set)
 
 
 class _OtherCallError(Exception):

@@ -12,10 +12,14 @@ from typing import Any
 
 import torch
 
+from planner.tracing.extents import Decision
 from planner.tracing.functions import map_tensors, tensors_in
 
 _TILE = 32
 """Models halve images a few times: sizes that are multiples of this stay so."""
+
+_EXTREMES, _FAR = 6, 4
+"""How many sizes of a group are extremes, and how many times larger than the example's."""
 
 _IMAGES = {4: {2: "height", 3: "width"}, 5: {2: "frames", 3: "height", 4: "width"}}
 
@@ -69,6 +73,19 @@ def groups(inputs: Any) -> Iterator[Group]:
             found.setdefault(tensor.shape[axis], []).append(Axis(index, axis, kind))
     for size, axes in found.items():
         yield Group(size, tuple(axes))
+
+
+def extremes(
+    changeable: Sequence[Group], decisions: Sequence[Decision]
+) -> Iterator[tuple[Group, int]]:
+    """Sizes at which ``decisions`` may have another outcome: the least, and near their numbers."""
+    numbers = {item for one in decisions for item in one.args if type(item) is int}
+    near = {number + step for number in numbers for step in (0, 1, -1)}
+    for group in changeable:
+        own = {1, *near, *(other.size for other in changeable)} - {group.size}
+        for size in sorted(own)[:_EXTREMES]:
+            if 1 <= size <= _FAR * group.size:
+                yield group, size
 
 
 def resized(inputs: Any, changes: Sequence[tuple[Group, int]]) -> Any:

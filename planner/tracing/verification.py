@@ -23,11 +23,12 @@ from torch import nn
 from planner.errors import TraceError
 from planner.ir import Verification
 from planner.tracing.calls import Capture, as_graphs
-from planner.tracing.checks import pin
+from planner.tracing.checks import Evidence, pin, settle, undecided
+from planner.tracing.extents import Place
 from planner.tracing.functions import map_tensors
 from planner.tracing.nested import difference, leaves
-from planner.tracing.replay import Checker, Evidence
-from planner.tracing.resizing import Group, groups, resized
+from planner.tracing.replay import Checker
+from planner.tracing.resizing import Group, extremes, groups, resized
 from planner.tracing.shapes import run_captured
 from planner.tracing.weights import RandomWeights
 
@@ -40,6 +41,7 @@ def verify(
     captures: Mapping[str, Capture],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
+    is_idle: Callable[[Place], bool],
 ) -> tuple[Verification, Evidence]:
     """Compare the captured graphs of ``model`` with its forwards; the model is left as it was.
 
@@ -53,6 +55,10 @@ def verify(
         args: inputs of the model. Integers keep their values if they have some, all else is random.
             What has the first tensor's first axis gets other batch sizes.
         kwargs: likewise, by keyword.
+        is_idle: whether a comparison of sizes may have another outcome, for what is recorded.
+
+    Returns:
+        What was run, and what it tells about the checks of the graphs.
 
     Raises:
         TraceError: a module's graph differs from its forward; the innermost such module is named.
@@ -91,7 +97,15 @@ def verify(
         return known, evidence
     size = ran[modes[0]][0]
     given = _resized(inputs, own, size)
-    return replace(known, **_at_other_sizes(run, given, size, modes)), evidence
+    free, fixed = _at_other_sizes(run, given, size, modes)
+    settle(captures.values(), evidence, is_idle)
+    # What is left may be settled at the least size, or at those that it names.
+    for changes in extremes([*free, *fixed], undecided(captures.values(), evidence)):
+        if undecided(captures.values(), evidence):
+            run(resized(given, [changes]), size, modes[0], refusals=True)
+    names = tuple(group.name for group in free)
+    held = tuple((group.name, path) for group, path in fixed.items())
+    return replace(known, free=names, fixed=held), evidence
 
 
 def _obstacle(model: nn.Module) -> str | None:
@@ -158,25 +172,23 @@ def _at_other_sizes(
     inputs: tuple[tuple[Any, ...], dict[str, Any]],
     size: int,
     modes: list[bool],
-) -> dict[str, Any]:
-    """Which sizes of the inputs, apart from the batch, are free, and which one fixes what."""
-    free: list[str] = []
-    fixed: list[tuple[str, str]] = []
-    changes: list[tuple[Group, int]] = []
+) -> tuple[list[Group], dict[Group, str]]:
+    """Sizes of the inputs, apart from the batch, that are free; and those that a module fixes."""
+    free: dict[Group, int] = {}
+    fixed: dict[Group, str] = {}
 
     def settled(group: Group) -> bool:
         """Try one group; False if the model takes no other size."""
         for new in group.sizes():
-            if new < 1 or new == group.size:
+            if new < 1:
                 continue
             done = run(resized(inputs, [(group, new)]), size, modes[0], refusals=True)
             if done.raised is not None:
                 continue
             if done.fixed is None:
-                free.append(group.name)
-                changes.append((group, new))
+                free[group] = new
             else:
-                fixed.append((group.name, done.fixed))
+                fixed[group] = done.fixed
             return True
         return False
 
@@ -185,10 +197,10 @@ def _at_other_sizes(
         # An image's height and width, or what has the same size in the example by chance.
         for part in group.parts()[1:] if whole else group.parts():
             settled(part)
-    if changes:
+    if free:
         for training in modes:
-            run(resized(inputs, changes), size, training, refusals=True)
-    return {"free": tuple(free), "fixed": tuple(fixed)}
+            run(resized(inputs, list(free.items())), size, training, refusals=True)
+    return list(free), fixed
 
 
 def _fitted(twin: nn.Module, captures: Mapping[str, Capture]) -> dict[int, Capture]:

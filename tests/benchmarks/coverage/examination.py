@@ -83,6 +83,7 @@ class Examination:
         # Afresh: libraries give a model hooks while it runs, and the planner refuses those.
         plan = planner.plan(self.fresh(), "100%", self.example, generators=("own",))
         self.source = planner.emit(plan)
+        self.verification = plan.program.verification
         after = self.model.state_dict()
         if changed := [key for key in before if not _same(before[key], after[key])]:
             raise DifferenceError(f"planning changed the model: {changed[0]}")

@@ -32,9 +32,10 @@ def others(inputs: Inputs) -> Iterator[list[Other]]:
     found = _tensors(inputs)
     sizes = {size for one in found for size in one.shape[1:]}
     for size in sorted(sizes, reverse=True):
-        yield [_other(inputs, size, new, "all") for new in _choices(size)]
+        sides = [new for new in _choices(size) if new != size]
+        yield [_other(inputs, size, new, "all") for new in sides]
         if any(one.dim() >= 4 and one.shape[-1] == one.shape[-2] == size for one in found):
-            yield [_other(inputs, size, new, "last") for new in _choices(size)]
+            yield [_other(inputs, size, new, "last") for new in sides]
 
 
 def _choices(size: int) -> list[int]:
