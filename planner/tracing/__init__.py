@@ -96,7 +96,7 @@ def trace(
                 raise
             distrusted |= {type(skeleton.get_submodule(str(error.module)))}
     settle(captures.values(), evidence, recordings.is_idle)
-    drop(captures.values(), evidence.idle - evidence.needed)
+    drop(captures.values(), evidence)
     block = Builder(model, skeleton, captures, tensors, leaves).block(skeleton, "")
     definitions, root = fold(block, _positional_names)
     return Program(

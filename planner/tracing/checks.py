@@ -14,7 +14,7 @@ import torch
 import torch.fx
 
 from planner.tracing.calls import Capture
-from planner.tracing.extents import Decision, Extent, Place, Ratio
+from planner.tracing.extents import ARITHMETIC, OPPOSITE, Decision, Extent, Place, Ratio
 
 DECISION = "decision"
 """Where a check's node says what it checks: a :class:`~planner.tracing.extents.Decision`."""
@@ -33,7 +33,7 @@ def drop_varying(one: torch.fx.Graph, other: torch.fx.Graph) -> None:
     known = set(map(_decided, checks_of(other)))
     for check in checks_of(one):
         if _decided(check) not in known:
-            one.erase_node(check)
+            _erase(check)
     pairs = zip(one.find_nodes(op="placeholder"), other.find_nodes(op="placeholder"), strict=True)
     for mine, theirs in pairs:
         if mine.meta.get("shape") != theirs.meta.get("shape"):
@@ -47,16 +47,37 @@ def _decided(check: torch.fx.Node) -> tuple[object, ...]:
     return (decision.place, decision.function, decision.outcome, *numbers)
 
 
+def checked_by(condition: torch.fx.Node) -> list[Place]:
+    """The places of the checks that want ``condition``."""
+    found = [one.meta.get(DECISION) for one in condition.users if one.target is torch._check]
+    return [decision.place for decision in found if decision is not None]
+
+
 @dataclass(slots=True)
 class Evidence:
     """What is known about the checks of captured graphs.
 
     ``idle`` are the places of checks that failed in graphs that did what they should nevertheless,
     or that nothing depends on; ``needed`` those of checks that failed in graphs that did not.
+    ``pairs`` are computed sizes that were compared with one another.
     """
 
     idle: set[Place] = field(default_factory=set)
     needed: set[Place] = field(default_factory=set)
+    pairs: dict[Place, set[tuple[int, int]]] = field(default_factory=dict)
+
+    @property
+    def unneeded(self) -> set[Place]:
+        """The places of checks to drop: the idle ones, and those of one size that is there twice.
+
+        Sizes are taken as one if they were equal whenever they were compared,, at several sizes.
+        """
+        same = {
+            place
+            for place, pairs in self.pairs.items()
+            if len(pairs) > 1 and all(one == other for one, other in pairs)
+        }
+        return (self.idle | same) - self.needed
 
 
 def undecided(captures: Iterable[Capture], evidence: Evidence) -> list[Decision]:
@@ -68,7 +89,8 @@ def undecided(captures: Iterable[Capture], evidence: Evidence) -> list[Decision]
         for check in checks_of(graph)
     ]
     decisions = [check.meta[DECISION] for check in checks if DECISION in check.meta]
-    return [one for one in decisions if one.place not in evidence.idle | evidence.needed]
+    known = evidence.unneeded | evidence.needed
+    return [one for one in decisions if one.place not in known]
 
 
 def settle(
@@ -81,18 +103,40 @@ def settle(
             evidence.idle.add(place)
 
 
-def drop(captures: Iterable[Capture], idle: set[Place]) -> None:
-    """Drop the checks that were made at a place of ``idle``, and those that repeat another."""
+def drop(captures: Iterable[Capture], evidence: Evidence) -> None:
+    """Drop the checks that are not needed by ``evidence``, and those that repeat another."""
+    idle = evidence.unneeded
     for capture in captures:
         for graph in {id(one): one for one in (capture.train, capture.eval)}.values():
-            seen: set[tuple[object, ...]] = set()
+            seen: set[str] = set()
             for check in checks_of(graph):
                 decision = check.meta.get(DECISION)
                 (condition,) = check.all_input_nodes
-                key = (condition.target, condition.args)
+                key = _formula(condition)
                 if key in seen or (decision is not None and decision.place in idle):
-                    graph.erase_node(check)
+                    _erase(check)
                 seen.add(key)
+
+
+def _erase(node: torch.fx.Node) -> None:
+    """Remove ``node``, and what was computed for it alone."""
+    read = node.all_input_nodes
+    node.graph.erase_node(node)
+    for one in read:
+        if not one.users and one.op == "call_function":
+            _erase(one)
+
+
+def _formula(value: object) -> str:
+    """What computes a size, in words that are equal where the same is computed."""
+    if not isinstance(value, torch.fx.Node):
+        return repr(value)
+    if value.op != "call_function" or value.target not in _PURE:
+        return value.name
+    return f"{value.target}({', '.join(map(_formula, value.args))})"
+
+
+_PURE = {getattr, operator.getitem, *OPPOSITE, *ARITHMETIC}
 
 
 def pin(capture: Capture, shapes: Mapping[str, tuple[int, ...]]) -> bool:

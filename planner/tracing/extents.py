@@ -207,10 +207,14 @@ def _rounded(one: Any, digits: Any = None) -> Any:
     return traced(round(*map(plain, given)), round, *given)
 
 
+ARITHMETIC: dict[Callable[..., Any], str] = {
+    getattr(operator, name): name for name in "add sub mul floordiv truediv mod pow".split()
+}
+
 for _kind in (Extent, Ratio):
-    for _name in "add sub mul floordiv truediv mod pow".split():
-        setattr(_kind, f"__{_name}__", _binary(getattr(operator, _name)))
-        setattr(_kind, f"__r{_name}__", _reversed(getattr(operator, _name)))
+    for _operation, _name in ARITHMETIC.items():
+        setattr(_kind, f"__{_name}__", _binary(_operation))
+        setattr(_kind, f"__r{_name}__", _reversed(_operation))
     for _name, _function in (
         ("neg", operator.neg),
         ("abs", abs),
@@ -251,14 +255,22 @@ class Extents:
     def condition(self, decision: Decision) -> torch.fx.Node | None:
         """The node that computes whether ``decision`` has its outcome; None if this forward cannot.
 
-        What is the same at all sizes, as far as the forward can tell, has none.
+        What is the same at all sizes, as far as the forward can tell, has none. Sizes are computed
+        for the condition alone, so that the forward stays as it is if nobody needs to check it.
         """
+        made, self._made = self._made, {}
+        try:
+            return self._condition(decision)
+        finally:
+            self._made = made
+
+    def _condition(self, decision: Decision) -> torch.fx.Node | None:
         args = tuple(map(self._find, decision.args))
         if any(item is None for item in args):
             return None
         if not any(isinstance(item, torch.fx.Node) for item in args):
             return None
-        function = decision.function if decision.outcome else _OPPOSITE[decision.function]
+        function = decision.function if decision.outcome else OPPOSITE[decision.function]
         return self._graph.call_function(function, args)
 
     def _find(self, value: Any) -> Any:
@@ -283,7 +295,7 @@ class Extents:
         return self._made[key]
 
 
-_OPPOSITE: dict[Callable[..., bool], Callable[..., bool]] = {
+OPPOSITE: dict[Callable[..., bool], Callable[..., bool]] = {
     operator.lt: operator.ge,
     operator.ge: operator.lt,
     operator.gt: operator.le,

@@ -11,8 +11,9 @@ was given, the graph runs once more with the children's own forwards, and that d
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ import torch.fx
 from torch import nn
 
 from planner.tracing.calls import Capture, arguments_of, as_graphs
-from planner.tracing.checks import DECISION, Evidence
+from planner.tracing.checks import DECISION, checked_by
 from planner.tracing.extents import Place
 from planner.tracing.nested import difference, snapshot, tensors
 
@@ -81,6 +82,14 @@ class _State:
         return [value for owner, _, _, value in self.buffers if id(owner) in wanted]
 
 
+@dataclass(slots=True)
+class _Seen:
+    """Of one run of a graph: the checks that failed, and the pairs of sizes that were compared."""
+
+    failed: set[Place] = field(default_factory=set)
+    pairs: dict[Place, set[tuple[int, int]]] = field(default_factory=dict)
+
+
 class _OtherCallError(Exception):
     """A graph calls its children otherwise than the forward did."""
 
@@ -89,12 +98,13 @@ class Checker:
     """Wraps the forwards of ``model``, a copy that nobody else uses.
 
     ``difference`` is the first that was found, None while there is none; ``refused`` are the
-    modules whose graphs differ where their checks say so.
+    modules whose graphs differ where their checks say so. ``idle`` and ``needed`` are the places of
+    the checks that failed, in graphs that do what they should and in those that do not; ``pairs``
+    are the pairs of computed sizes that checks compared.
 
     Args:
         model: runs with its own forwards.
         captures: of its modules, by ``id``.
-        evidence: is added to.
         refusals: whether a graph may differ from its forward at sizes that its checks refuse.
     """
 
@@ -102,13 +112,14 @@ class Checker:
         self,
         model: nn.Module,
         captures: Mapping[int, Capture],
-        evidence: Evidence,
         *,
         refusals: bool = False,
     ) -> None:
         self.difference: Difference | None = None
         self.refused: list[nn.Module] = []
-        self._evidence = evidence
+        self.idle: set[Place] = set()
+        self.needed: set[Place] = set()
+        self.pairs: dict[Place, set[tuple[int, int]]] = {}
         self._refusals = refusals
         self._captures = captures
         self._frames: list[list[_Recorded] | None] = []
@@ -160,7 +171,7 @@ class Checker:
         module = recorded.module
         left = _State.of(module)
         told = None
-        failed: set[Place] = set()
+        seen = _Seen()
         self._paused = True
         everything = list(module.modules())
         # A replay leaves the children's buffers as they are, so it tells about the module's own.
@@ -168,7 +179,7 @@ class Checker:
             entry.restore(owners)
             args, kwargs = snapshot(recorded.before)
             try:
-                output = _interpret(module, capture, args, kwargs, replayed, failed)
+                output = _interpret(module, capture, args, kwargs, replayed, seen)
             except Exception as error:  # noqa: BLE001  anything may come out of an operation
                 text = str(error).strip().splitlines()
                 told = f"raises {type(error).__name__}: {text[0] if text else ''}".rstrip(": ")
@@ -177,10 +188,12 @@ class Checker:
             if told is None:
                 break
         self._paused = False
+        for place, pairs in seen.pairs.items():
+            self.pairs.setdefault(place, set()).update(pairs)
         if told is None:
-            self._evidence.idle |= failed
-        elif failed and self._refusals:
-            self._evidence.needed |= failed
+            self.idle |= seen.failed
+        elif seen.failed and self._refusals:
+            self.needed |= seen.failed
             self.refused.append(module)
         else:
             shapes = {
@@ -215,36 +228,44 @@ def _interpret(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     calls: list[_Recorded] | None,
-    failed: set[Place],
+    seen: _Seen,
 ) -> Any:
     """Run the graph of ``module``'s mode; its children are replayed from ``calls``, if given.
 
-    ``failed`` gets the places of the checks that fail.
+    ``seen`` gets what becomes of its checks.
     """
     given = arguments_of(module, args, kwargs)
     graph = capture.train if module.training else capture.eval
-    run = _Own(module, graph, failed) if calls is None else _Replay(module, graph, failed, calls)
+    run = _Own(module, graph, seen) if calls is None else _Replay(module, graph, seen, calls)
     output = run.run(*(as_graphs(given[name]) for name in capture.call.inputs))
     if isinstance(run, _Replay) and run.position != len(run.calls):
         raise _OtherCallError
     return output
 
 
+_EQUAL = (operator.eq, operator.le, operator.ge)
+"""What holds for equal sizes."""
+
+
 class _Unstopped(torch.fx.Interpreter):
     """Checks that fail are noted and stop nothing."""
 
-    def __init__(self, module: nn.Module, graph: torch.fx.Graph, failed: set[Place]) -> None:
+    def __init__(self, module: nn.Module, graph: torch.fx.Graph, seen: _Seen) -> None:
         super().__init__(module, graph=graph)
-        self.failed = failed
+        self.seen = seen
 
     def run_node(self, n: torch.fx.Node) -> Any:
         """Run one node."""
-        if n.target is not torch._check:
-            return super().run_node(n)
-        (holds,), _ = self.fetch_args_kwargs_from_env(n)
-        if not holds and DECISION in n.meta:
-            self.failed.add(n.meta[DECISION].place)
-        return None
+        if n.target is torch._check:
+            (holds,), _ = self.fetch_args_kwargs_from_env(n)
+            if not holds and DECISION in n.meta:
+                self.seen.failed.add(n.meta[DECISION].place)
+            return None
+        if n.target in _EQUAL and all(isinstance(one, torch.fx.Node) for one in n.args):
+            pair, _ = self.fetch_args_kwargs_from_env(n)
+            for place in checked_by(n):
+                self.seen.pairs.setdefault(place, set()).add(pair)
+        return super().run_node(n)
 
 
 class _Own(_Unstopped):
@@ -262,10 +283,10 @@ class _Replay(_Unstopped):
         self,
         module: nn.Module,
         graph: torch.fx.Graph,
-        failed: set[Place],
+        seen: _Seen,
         calls: list[_Recorded],
     ) -> None:
-        super().__init__(module, graph, failed)
+        super().__init__(module, graph, seen)
         self.calls = calls
         self.position = 0
 

@@ -136,7 +136,7 @@ def _run(
         TraceError: a graph differs, unless ``refusals`` are allowed and it was recorded.
     """
     twin = next(twins)
-    checker = Checker(twin, _fitted(twin, captures), evidence, refusals=refusals)
+    checker = Checker(twin, _fitted(twin, captures), refusals=refusals)
     raised = None
     with _undisturbed(size), torch.no_grad(), values:
         try:
@@ -145,14 +145,22 @@ def _run(
         except Exception as error:  # noqa: BLE001  anything may come out of a user's forward
             raised = type(error).__name__
     found = checker.difference
-    if found is not None and not _agree(twins, captures, values, inputs, size):
-        path = _path(twin, found.module)
-        if not refusals or captures[path].rung != "recorded":
-            raise _error(path, found.module, found.told, size)
-        pin(captures[path], found.shapes)
-        return _Run(raised, path)
-    refused = next(iter(checker.refused), None)
-    return _Run(raised, None if refused is None else _path(twin, refused))
+    evidence.idle |= checker.idle
+    for place, pairs in checker.pairs.items():
+        evidence.pairs.setdefault(place, set()).update(pairs)
+    if found is None and not checker.refused:
+        return _Run(raised, None)
+    if _agree(twins, captures, values, inputs, size):
+        evidence.idle |= checker.needed
+        return _Run(raised, None)
+    evidence.needed |= checker.needed
+    if found is None:
+        return _Run(raised, _path(twin, checker.refused[0]))
+    path = _path(twin, found.module)
+    if not refusals or captures[path].rung != "recorded":
+        raise _error(path, found.module, found.told, size)
+    pin(captures[path], found.shapes)
+    return _Run(raised, path)
 
 
 def _path(model: nn.Module, module: nn.Module) -> str:
