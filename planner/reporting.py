@@ -107,6 +107,8 @@ def _heading(summary: Summary) -> Group:
         lines += ["captured   not, so that it cannot be emitted:", *summary.obstacle.splitlines()]
     if summary.verification is not None:
         lines.append(f"verified   {_verified(summary.verification)}")
+        if summary.verification.free or summary.verification.fixed:
+            lines.append(f"sizes      {_sizes(summary.verification)}")
     return Group(*map(_plain, lines))
 
 
@@ -134,6 +136,14 @@ def _verified(known: Verification) -> str:
     if not places:
         return f"no: {known.reason}"
     return "; ".join(filter(None, [f"outputs equal in {', '.join(places)}", known.reason]))
+
+
+def _sizes(known: Verification) -> str:
+    """``free in batch, length 10; as in the example: height 32, by encoder.blocks.0``."""
+    free = [*(["batch"] if len({*known.train, *known.eval}) > 1 else []), *known.free]
+    fixed = [f"{size}, by {path or 'the root module'}" for size, path in known.fixed]
+    told = [f"free in {', '.join(free)}"] if free else []
+    return "; ".join(told + ([f"as in the example: {'; '.join(fixed)}"] if fixed else []))
 
 
 def _totals(summary: Summary) -> Group:

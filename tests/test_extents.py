@@ -9,7 +9,8 @@ import torch.fx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.tracing.extents import Extent, Extents, Ratio, plain, shape_of
+from planner.tracing.arithmetic import remembering
+from planner.tracing.extents import Extent, Extents, Ratio, plain, shape_of, watching
 
 BINARY = (
     operator.add,
@@ -78,12 +79,6 @@ def test_sizes_are_integers():
     assert isinstance(tensor.shape, torch.Size)
 
 
-def test_what_python_makes_plain_has_no_origin():
-    _, (rows, _) = sizes(3, 4)
-    for value in (int(rows), int(rows / 2), range(rows)[1], math.sqrt(rows), float(rows)):
-        assert type(value) in (int, float)
-
-
 def test_parts_are_computed_once():
     tensor, (rows, columns) = sizes(3, 4)
     graph = torch.fx.Graph()
@@ -121,3 +116,83 @@ def test_no_size_is_equal_to_text():
     with pytest.raises(TypeError):
         "x" + rows
     assert rows * "x" == "xxx"
+
+
+# --------------------------------------------------------------------------- decisions
+
+
+def decisions(decide):
+    """What ``decide`` finds out about sizes, by (function, numbers, outcome)."""
+    found = []
+    with watching(lambda one: found.append(one) or one.outcome):
+        decide()
+    return [(one.function, tuple(map(plain, one.args)), one.outcome) for one in found]
+
+
+def test_comparisons_and_truth_are_heard_of():
+    _, (rows, columns) = sizes(3, 4)
+    assert decisions(lambda: rows < 5) == [(operator.lt, (3, 5), True)]
+    assert decisions(lambda: rows == columns) == [(operator.eq, (3, 4), False)]
+    assert decisions(lambda: bool(columns % 4)) == [(operator.ne, (0, 0), False)]
+    assert decisions(lambda: (rows, columns)[:1] == (3,)) == [(operator.eq, (3, 3), True)]
+    assert decisions(lambda: [0] * rows) == [(operator.eq, (3, 3), True)]
+
+
+def test_what_is_the_same_at_all_sizes_is_no_decision():
+    tensor, (rows, _) = sizes(3, 4)
+    again = shape_of(tensor, tensor.shape)[0]
+    assert decisions(lambda: (rows == again, rows + 0 - again > 0, again // 1 <= rows)) == []
+    assert rows - again == 0 and type(rows - again) is int
+
+
+def test_a_watcher_may_turn_an_outcome():
+    _, (rows, _) = sizes(3, 4)
+    with watching(lambda one: not one.outcome):
+        outcomes = rows == 3, rows > 5
+    assert outcomes == (False, True)
+    assert rows == 3
+
+
+# --------------------------------------------------------------------------- Python's own functions
+
+
+class Counts(torch.nn.Module):
+    def forward(self, rows, columns):
+        return {
+            "int": int(rows * 0.5),
+            "float": float(rows),
+            "sqrt": math.sqrt(rows * columns),
+            "max": max(rows, columns, 2),
+            "min": min([rows, columns]),
+            "ceil": math.ceil(columns / 3),
+            "round": round(rows / 4),
+            "abs": abs(rows - columns),
+        }
+
+
+def test_pythons_functions_keep_where_a_size_is_from():
+    tensor, (rows, columns) = sizes(3, 4)
+    before = math.sqrt, dict(globals())
+    with remembering(Counts()):
+        found = Counts()(rows, columns)
+    assert (math.sqrt, dict(globals())) == before
+    expected, other = Counts()(3, 4), Counts()(8, 2)
+    for name, value in found.items():
+        assert plain(value) == expected[name]
+        assert recorded(tensor, value)(torch.empty(8, 2)) == other[name], name
+
+
+def test_types_stay_types_and_ranges_are_heard_of():
+    _, (rows, _) = sizes(3, 4)
+
+    class Kinds(torch.nn.Module):
+        def forward(self, value):
+            counted = list(range(value))
+            kinds = isinstance(value, int), isinstance(0.5, (int, float)), issubclass(bool, int)
+            return counted, kinds, int("7"), float("inf"), int.from_bytes(b"\x01", "big")
+
+    with remembering(Kinds()):
+        heard = decisions(lambda: Kinds()(rows))
+        found = Kinds()(rows)
+    assert found == ([0, 1, 2], (True, True, True), 7, math.inf, 1)
+    assert heard == [(operator.eq, (3, 3), True)]

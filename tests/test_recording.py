@@ -244,7 +244,7 @@ def test_a_module_that_is_never_called_keeps_its_parameters():
 
 
 def test_loops_are_written_as_loops():
-    assert line("OneLayer", "for ") == "for _ in range(5):"
+    assert line("OneLayer", "for _") == "for _ in range(5):"
     loops = [
         one.strip() for one in architecture(source_of("Parts")).splitlines() if "in self" in one
     ]

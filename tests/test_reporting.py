@@ -60,6 +60,27 @@ def test_one_line_tells_how_the_program_was_verified(verification, line):
     assert lines == ([] if line is None else [f"verified   {line}"])
 
 
+@pytest.mark.parametrize(
+    ("free", "fixed", "line"),
+    [
+        ((), (), None),
+        (("length 10", "height and width 64"), (), "free in batch, length 10, height and width 64"),
+        (
+            ("length 10",),
+            (("length 7", "rnn"),),
+            "free in batch, length 10; as in the example: length 7, by rnn",
+        ),
+        ((), (("width 5", ""),), "free in batch; as in the example: width 5, by the root module"),
+    ],
+)
+def test_one_line_tells_which_sizes_are_free(free, fixed, line):
+    plan = small_plan()
+    verification = Verification((2, 3), (2, 3), free=free, fixed=fixed)
+    plan = changed(plan, program=dataclasses.replace(plan.program, verification=verification))
+    lines = [text for text in text_of(plan).splitlines() if text.startswith("sizes")]
+    assert lines == ([] if line is None else [f"sizes      {line}"])
+
+
 def test_frozen_parameters_have_no_gradient():
     plan = small_plan()
     sites = tuple(

@@ -180,7 +180,11 @@ def _reversed(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
     forward = _binary(function)
 
     def backward(one: Any, other: Any) -> Any:
-        return forward(other, one) if isinstance(other, (int, float)) else NotImplemented
+        if isinstance(other, (int, float)):
+            return forward(other, one)
+        if isinstance(other, (list, tuple, str)) and function is operator.mul:
+            return function(other, used_up(one))
+        return NotImplemented
 
     return backward
 
