@@ -102,7 +102,7 @@ class Asserted(Sized):
         if x.shape[1] > 30:
             raise ValueError("too long")
         assert x.shape[2] == 8
-        return x * 2 if x.shape[1:] != x.shape[:2] else x
+        return x * 2
 
 
 class Remembered(Sized):
@@ -130,6 +130,17 @@ def outcome(model, x):
         return model(x)
 
 
+def served(built, x):
+    """Whether ``built`` takes ``x``; if not, it must say that it was captured at other sizes."""
+    try:
+        outcome(built, x)
+    except ValueError as error:
+        if "captured at" not in str(error):
+            raise
+        return False
+    return True
+
+
 @pytest.mark.parametrize("made", FREE)
 def test_sizes_are_free_where_the_models_are(made):
     model = made()
@@ -150,18 +161,13 @@ def test_other_sizes_are_refused_where_the_examples_is_burnt_in(made):
     model = made()
     _, source, built = emitted(model, 6)
     assert "captured at" in architecture(source)
-    torch.testing.assert_close(
-        *(outcome(one, torch.full((5, 6, 8), 0.1)) for one in (model, built))
-    )
+    x = torch.randn(5, 6, 8)
+    torch.testing.assert_close(outcome(built, x), outcome(model, x))
     right = 0
     for length in (3, 5, 7, 10, 12, 24):
         x = torch.randn(2, length, 8)
-        try:
-            found = outcome(built, x)
-        except ValueError as error:
-            assert "captured at" in str(error)
-        else:
-            torch.testing.assert_close(found, outcome(model, x))
+        if served(built, x):
+            torch.testing.assert_close(outcome(built, x), outcome(model, x))
             right += 1
     assert right < 6
 

@@ -25,6 +25,11 @@ def checks_of(graph: torch.fx.Graph) -> list[torch.fx.Node]:
     return [node for node in graph.nodes if node.target is torch._check]
 
 
+def decisions_of(graph: torch.fx.Graph) -> list[Decision]:
+    """The decisions behind the checks of ``graph``; what :func:`pin` made has none."""
+    return [check.meta[DECISION] for check in checks_of(graph) if DECISION in check.meta]
+
+
 def drop_varying(one: torch.fx.Graph, other: torch.fx.Graph) -> None:
     """Drop the checks of ``one`` that ``other``, which does the same, has otherwise or not at all.
 
@@ -82,13 +87,8 @@ class Evidence:
 
 def undecided(captures: Iterable[Capture], evidence: Evidence) -> list[Decision]:
     """The decisions behind checks of which ``evidence`` does not say whether they are needed."""
-    checks = [
-        check
-        for capture in captures
-        for graph in (capture.train, capture.eval)
-        for check in checks_of(graph)
-    ]
-    decisions = [check.meta[DECISION] for check in checks if DECISION in check.meta]
+    graphs = [graph for capture in captures for graph in (capture.train, capture.eval)]
+    decisions = [decision for graph in graphs for decision in decisions_of(graph)]
     known = evidence.unneeded | evidence.needed
     return [one for one in decisions if one.place not in known]
 

@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from planner.errors import TraceError
 from planner.ir import Leaf
 from planner.tracing.calls import Call, Capture, bind
-from planner.tracing.checks import DECISION, checks_of, drop_varying
+from planner.tracing.checks import decisions_of, drop_varying
 from planner.tracing.extents import Place
 from planner.tracing.faults import fault, is_refusal
 from planner.tracing.functions import map_tensors
@@ -241,7 +241,7 @@ class Recordings:
 def _places(run: Mapping[str, list[Recorded]]) -> set[Place]:
     """Where the calls of a run decided something about sizes."""
     graphs = [call.graph for calls in run.values() for call in calls]
-    return {check.meta[DECISION].place for graph in graphs for check in checks_of(graph)}
+    return {one.place for graph in graphs for one in decisions_of(graph)}
 
 
 def _texts(run: Mapping[str, list[Recorded]]) -> dict[str, list[str]]:
