@@ -101,6 +101,10 @@ def plan_model(
     generators: Annotated[
         str | None, typer.Option(metavar="LIST", help="Generators to choose from: own,mix,hash.")
     ] = None,
+    constraints: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What sharing must keep to, as TOML or JSON."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every choice that is free.")] = 0,
     time_limit: Annotated[
         float | None,
@@ -137,6 +141,7 @@ def plan_model(
             example,
             arguments=keywords,
             generators=cast("list[Generator] | None", menu),
+            constraints=constraints,
             seed=seed,
             deterministic_limit=time_limit,
             verify=verify,

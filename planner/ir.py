@@ -340,6 +340,11 @@ class Site:
         rows = shape[0] if shape else 1
         return rows, math.prod(shape[1:])
 
+    @property
+    def shareable(self) -> bool:
+        """Whether a generator may make it."""
+        return self.trainable and self.kept is None and self.size > 0
+
 
 # --------------------------------------------------------------------------- allocation
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from planner.allocation import allocate
 from planner.budgets import parse_budget
+from planner.constraints import Constraints, read_constraints, resolve
 from planner.errors import PlannerError, TraceError
 from planner.evidence import shape_evidence
 from planner.ir import GENERATORS, MENU, Generator, Initial
@@ -28,7 +29,7 @@ def plan(
     example_inputs: Inputs | None = None,
     *,
     evidence: str = "shape",
-    constraints: None = None,
+    constraints: Constraints | None = None,
     seed: int = 0,
     generators: Sequence[Generator] | None = None,
     arguments: Mapping[str, object] | None = None,
@@ -49,7 +50,8 @@ def plan(
             a ``TensorSpec`` or a text such as ``int64:2x128`` may stand for a tensor. May be left
             out where the specification, or the library that it names, has inputs of its own.
         evidence: what groups are made from; ``"shape"`` needs no data.
-        constraints: reserved; must be None.
+        constraints: what the allocation must keep to: a sequence of ``planner.constraints``
+            objects, or the path of a TOML or JSON file of them.
         seed: seeds the model's construction and the hash generators.
         generators: the menu of generators; by default all but ``"tie"``.
         arguments: keyword arguments of a specification's callable.
@@ -62,21 +64,23 @@ def plan(
 
     Raises:
         ModelSourceError, TraceError, UnsupportedSiteError, BudgetError, InfeasibleBudgetError,
-        SolveLimitError: see each; all are PlannerError.
+        ConstraintError, ConstraintConflictError, SolveLimitError: see each; all are PlannerError.
     """
     from planner.examples import make_example
     from planner.initializers import initials
     from planner.loading import LoadedModel, load_model
     from planner.tracing import outline, trace
 
-    if constraints is not None:
-        raise PlannerError("constraints are not supported yet: pass None")
     if evidence != "shape":
         raise PlannerError(f"evidence {evidence!r} is not known: use 'shape'")
     menu = tuple(MENU if generators is None else generators)
     for name in menu:
         if name not in GENERATORS:
             raise PlannerError(f"generator {name!r} is not one of {', '.join(GENERATORS)}")
+    # Before the model is built: a file that cannot be read should not cost a trace.
+    asked = constraints or ()
+    if isinstance(asked, (str, os.PathLike)):
+        asked = read_constraints(asked)
     spec = ""
     starts: Mapping[str, Initial]
     example = None if example_inputs is None else make_example(example_inputs)
@@ -100,10 +104,18 @@ def plan(
         program = outline(module, example.args, dict(example.kwargs), _portable(error))
     sites = find_sites(module, program, starts)
     dense = dense_parameters(sites)
-    parameters = parse_budget(budget, dense, _bytes_per_parameter(module))
+    width = _bytes_per_parameter(module)
+    parameters = parse_budget(budget, dense, width)
+    rules = resolve(asked, sites, width)
     limits = {} if deterministic_limit is None else {"deterministic_limit": deterministic_limit}
     allocation = allocate(
-        sites, shape_evidence(sites), parameters, seed=seed, generators=menu, **limits
+        sites,
+        shape_evidence(sites),
+        parameters,
+        seed=seed,
+        generators=menu,
+        rules=rules,
+        **limits,
     )
     check(sites, allocation)
     return Plan(
@@ -116,6 +128,7 @@ def plan(
         program=program,
         sites=sites,
         allocation=allocation,
+        constraints=tuple(str(one) for one in asked),
     )
 
 
