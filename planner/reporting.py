@@ -32,7 +32,7 @@ def print_report(plan: Plan, console: Console | None = None, *, every_site: bool
 
 
 def report(plan: Plan, *, every_site: bool = False) -> RenderableType:
-    """Totals, banks, sites, kept parameters, constraints, notes and the solver's word, in this order.
+    """Totals, banks, sites, kept parameters, constraints, notes and the solver's word, in order.
 
     Sites that differ only by numbers in their names share a row, unless ``every_site`` is set.
     """
