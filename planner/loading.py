@@ -21,6 +21,7 @@ from planner.examples import Example, make_example
 from planner.initializers import initials, recording, unknown
 from planner.ir import Initial
 from planner.libraries import Source
+from planner.origins import Origins
 from planner.sources import find_object, find_source, importable
 
 # Up to this many parameters a model is built a second time, with values, to measure what no
@@ -35,7 +36,8 @@ class LoadedModel:
     """A built model and what its initialiser does to each parameter, once per tensor.
 
     ``weights`` says whether the parameters hold values; else they are on the meta device.
-    ``example`` has the inputs that the specification or its library offers, if any.
+    ``example`` has the inputs that the specification or its library offers, if any; ``origins``
+    how the model's other tensors came about.
     """
 
     model: nn.Module
@@ -43,6 +45,7 @@ class LoadedModel:
     spec: str
     weights: bool
     example: Example | None = None
+    origins: Origins | None = None
 
 
 def load_model(
@@ -63,10 +66,10 @@ def load_model(
     with _undisturbed(seed), _blaming(f"{spec} cannot be built"):
         source = find_source(spec, dict(arguments or {}))
         with importable(source.folder):
-            model, found = _build(spec, source, seed)
+            model, found, origins = _build(spec, source, seed)
             example = source.example(model) if source.example else _offered(model, source.offers)
     weights = not any(parameter.is_meta for parameter in model.parameters())
-    return LoadedModel(model, found, spec, weights, example)
+    return LoadedModel(model, found, spec, weights, example, origins)
 
 
 def load_inputs(spec: str, *, seed: int = 0) -> Example:
@@ -117,33 +120,37 @@ def _refuse(text: str) -> object:
     raise ValueError(text)
 
 
-def _build(spec: str, source: Source, seed: int) -> tuple[nn.Module, dict[str, Initial]]:
-    """The model, on the meta device if that leaves it whole, and its initials."""
+def _build(
+    spec: str, source: Source, seed: int
+) -> tuple[nn.Module, dict[str, Initial], Origins]:
+    """The model, on the meta device if that leaves it whole, its initials and its origins."""
     try:
         _seed(seed)
         with recording() as record:
             built = source.build()
     except Exception:  # noqa: BLE001  whatever it is, a plain build either works or shows it again
-        real = _plainly(spec, source, seed)
-        return real, initials(real)
+        real, origins = _plainly(spec, source, seed)
+        return real, initials(real), origins
     model = _checked(spec, built)
     found, names = initials(model, record), set(unknown(model, record))
     whole = not any(_values_missing(module) for module in model.modules())
     small = sum(one.numel() for one in model.parameters()) <= _MEASURABLE
     if whole and not (names and small):
-        return model, found
-    real = _plainly(spec, source, seed)
+        return model, found, record.origins
+    real, origins = _plainly(spec, source, seed)
     values = initials(real)
     if list(values) == list(found):
         values = {name: values[name] if name in names else found[name] for name in found}
     elif whole:
         values = found
-    return (model if whole else real), values
+    return (model, values, record.origins) if whole else (real, values, origins)
 
 
-def _plainly(spec: str, source: Source, seed: int) -> nn.Module:
+def _plainly(spec: str, source: Source, seed: int) -> tuple[nn.Module, Origins]:
     _seed(seed)
-    return _checked(spec, source.build())
+    with Origins() as origins:
+        built = source.build()
+    return _checked(spec, built), origins
 
 
 def _values_missing(module: nn.Module) -> bool:

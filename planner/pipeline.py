@@ -83,10 +83,12 @@ def plan(
         asked = read_constraints(asked)
     spec = ""
     starts: Mapping[str, Initial]
+    origins = None
     example = None if example_inputs is None else make_example(example_inputs)
     if isinstance(model, str):
         loaded: LoadedModel = load_model(model, arguments or {}, seed=seed)
         module, starts, spec = loaded.model, loaded.initials, loaded.spec
+        origins = loaded.origins
         example = example or loaded.example
     else:
         module, starts = model, initials(model)
@@ -97,11 +99,13 @@ def plan(
             "callable that returns them with --inputs (example_inputs=... in Python)"
         )
     try:
-        program = trace(module, example.args, dict(example.kwargs), verify=verify)
+        program = trace(module, example.args, dict(example.kwargs), verify=verify, origins=origins)
     except TraceError as error:
         if not error.plannable:
             raise
-        program = outline(module, example.args, dict(example.kwargs), _portable(error))
+        program = outline(
+            module, example.args, dict(example.kwargs), _portable(error), origins=origins
+        )
     sites = find_sites(module, program, starts)
     dense = dense_parameters(sites)
     width = _bytes_per_parameter(module)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from planner.emission.architecture import _constant
+from planner.emission.constants import constant
 from planner.errors import TraceError
 from planner.tracing.constants import LITERAL_LIMIT, to_buffer
 
@@ -19,7 +19,10 @@ def unpack(data, dtype, shape):
 
 
 def rebuilt(buffer):
-    return eval(_constant(buffer), {"torch": torch, "unpack": unpack})
+    names = {"torch": torch, "unpack": unpack, "math": math, "F": torch.nn.functional}
+    lines, value = constant(buffer)
+    exec("\n".join(lines), names)
+    return eval(value, names)
 
 
 RECOGNISED = {
@@ -43,7 +46,7 @@ def test_expressions_are_recognised(text):
     tensor = RECOGNISED[text]
     buffer = to_buffer("b", tensor, persistent=True, module="m")
     assert buffer.data is None
-    assert _constant(buffer) == text
+    assert constant(buffer) == ((), text)
     assert torch.equal(rebuilt(buffer), tensor)
 
 

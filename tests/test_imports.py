@@ -15,7 +15,7 @@ LAYERS = [
     {"errors", "resources", "patterns"},
     {"ir"},
     {"operations", "budgets", "files", "distributions", "formulas", "examples"},
-    {"observation", "configurations"},
+    {"observation", "origins", "configurations"},
     {"transfers"},
     {"observing"},
     {"initializers"},

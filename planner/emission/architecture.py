@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from planner import operations
+from planner.emission.constants import constant
 from planner.emission.expressions import (
-    Scope,
     access,
     attribute,
-    call,
     identifier,
     is_name,
     is_numbered,
@@ -30,7 +29,6 @@ from planner.ir import (
     Leaf,
     Mapping,
     Node,
-    Operation,
     Ref,
     Shared,
     Slot,
@@ -307,23 +305,9 @@ def _reset(definition: Definition, resets: tuple[str, ...]) -> Iterator[str]:
     """The body of ``reset_parameters``: kept parameters, then constant buffers."""
     yield from resets
     for buffer in definition.buffers:
-        yield f"{access('self', buffer.name)}.copy_({_constant(buffer)})"
-
-
-def _constant(buffer: Buffer) -> str:
-    if not buffer.expression:
-        if buffer.data is None or not re.fullmatch(r"[A-Za-z0-9+/=]*", buffer.data):
-            raise PlanFormatError(f"buffer {buffer.name!r} has neither an expression nor data")
-        return f'unpack("{buffer.data}", torch.{identifier(buffer.dtype)}, {literal(buffer.shape)})'
-    known: dict[str, Operation] = {}
-
-    def refuse(path: str) -> str:
-        raise PlanFormatError(f"a constant cannot read {path!r}")
-
-    scope = Scope(lambda name: call(known[name], scope, refuse), refuse)
-    for operation in buffer.expression:
-        known[operation.result] = operation
-    return scope.value(buffer.expression[-1].result).text
+        lines, value = constant(buffer)
+        yield from lines
+        yield f"{access('self', buffer.name)}.copy_({value})"
 
 
 def input_doc(specs: tuple[TensorSpec, ...]) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 
 from planner.errors import TraceError
 from planner.ir import Definition, Leaf, Program, TensorSpec, Verification
+from planner.origins import Origins
 from planner.tracing.blocks import Builder
 from planner.tracing.calls import Capture, arguments_of
 from planner.tracing.faults import shapes_of
@@ -35,6 +36,7 @@ def trace(
     kwargs: Mapping[str, Any] | None = None,
     *,
     verify: bool = True,
+    origins: Origins | None = None,
 ) -> Program:
     """Capture ``model`` as a program.
 
@@ -50,6 +52,7 @@ def trace(
         kwargs: keyword arguments, likewise.
         verify: run the captured graphs beside the model, with random weights, in both modes and at
             two batch sizes.
+        origins: how the model's tensors came about, if it is known.
 
     Raises:
         TraceError: a module cannot be captured, or its graph does not do what its forward does;
@@ -94,7 +97,7 @@ def trace(
             if by_path[str(error.module)].rung == "recorded":
                 raise
             distrusted |= {type(skeleton.get_submodule(str(error.module)))}
-    block = Builder(model, skeleton, captures, tensors, leaves).block(skeleton, "")
+    block = Builder(model, skeleton, captures, tensors, leaves, origins).block(skeleton, "")
     definitions, root = fold(block, _positional_names)
     return Program(
         tuple(_shortened(definition) for definition in definitions),
@@ -106,7 +109,12 @@ def trace(
 
 
 def outline(
-    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], obstacle: str
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    obstacle: str,
+    *,
+    origins: Origins | None = None,
 ) -> Program:
     """The hierarchy of a model whose forward cannot be captured: to plan and report, not to emit.
 
@@ -115,10 +123,11 @@ def outline(
         args: as for :func:`trace`.
         kwargs: as for :func:`trace`.
         obstacle: what stops the capture.
+        origins: as for :func:`trace`.
     """
     skeleton = without_data(model)
     write_out_norms(skeleton)
-    block = Builder(model, skeleton, {}, set(), recover_leaves(skeleton)).block(skeleton, "")
+    block = Builder(model, skeleton, {}, set(), recover_leaves(skeleton), origins).block(skeleton, "")
     definitions, root = fold(block, _positional_names)
     inputs = tuple(_spec(tensor) for tensor in tensors_in((tuple(args), dict(kwargs))))
     shortened = tuple(_shortened(definition) for definition in definitions)
