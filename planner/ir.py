@@ -197,6 +197,10 @@ class Parameter:
     trainable: bool = True
 
 
+LITERAL_LIMIT = 65536
+"""Characters of a constant's data that a source holds; what is longer has a file beside it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Buffer:
     """A buffer (or constant tensor) of a definition, with the value the model computed.

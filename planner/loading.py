@@ -120,9 +120,7 @@ def _refuse(text: str) -> object:
     raise ValueError(text)
 
 
-def _build(
-    spec: str, source: Source, seed: int
-) -> tuple[nn.Module, dict[str, Initial], Origins]:
+def _build(spec: str, source: Source, seed: int) -> tuple[nn.Module, dict[str, Initial], Origins]:
     """The model, on the meta device if that leaves it whole, its initials and its origins."""
     try:
         _seed(seed)

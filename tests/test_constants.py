@@ -7,7 +7,7 @@ import torch
 
 from planner.emission.constants import constant
 from planner.errors import TraceError
-from planner.tracing.constants import LITERAL_LIMIT, to_buffer
+from planner.tracing.constants import to_buffer
 
 
 def unpack(data, dtype, shape):
@@ -20,7 +20,7 @@ def unpack(data, dtype, shape):
 
 def rebuilt(buffer):
     names = {"torch": torch, "unpack": unpack, "math": math, "F": torch.nn.functional}
-    lines, value = constant(buffer)
+    lines, value = constant(buffer, "Net")
     exec("\n".join(lines), names)
     return eval(value, names)
 
@@ -46,7 +46,7 @@ def test_expressions_are_recognised(text):
     tensor = RECOGNISED[text]
     buffer = to_buffer("b", tensor, persistent=True, module="m")
     assert buffer.data is None
-    assert constant(buffer) == ((), text)
+    assert constant(buffer, "Net") == ((), text)
     assert torch.equal(rebuilt(buffer), tensor)
 
 
@@ -84,7 +84,7 @@ def test_large_tables_are_refused():
     with pytest.raises(TraceError, match="holds 400,000 bytes") as caught:
         to_buffer("table", torch.randn(100_000), persistent=True, module="a.b")
     assert caught.value.module == "a.b"
-    to_buffer("table", torch.arange(10 * LITERAL_LIMIT), persistent=True, module="")
+    to_buffer("table", torch.arange(10 * 65536), persistent=True, module="")
 
 
 def test_tensors_without_data_are_refused():

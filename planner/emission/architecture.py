@@ -19,7 +19,6 @@ from planner.emission.expressions import (
 from planner.emission.forward import statements
 from planner.errors import PlanFormatError
 from planner.ir import (
-    Buffer,
     Container,
     Definition,
     Graph,
@@ -305,7 +304,7 @@ def _reset(definition: Definition, resets: tuple[str, ...]) -> Iterator[str]:
     """The body of ``reset_parameters``: kept parameters, then constant buffers."""
     yield from resets
     for buffer in definition.buffers:
-        lines, value = constant(buffer)
+        lines, value = constant(buffer, definition.name)
         yield from lines
         yield f"{access('self', buffer.name)}.copy_({value})"
 

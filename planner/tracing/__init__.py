@@ -127,7 +127,9 @@ def outline(
     """
     skeleton = without_data(model)
     write_out_norms(skeleton)
-    block = Builder(model, skeleton, {}, set(), recover_leaves(skeleton), origins).block(skeleton, "")
+    block = Builder(model, skeleton, {}, set(), recover_leaves(skeleton), origins).block(
+        skeleton, ""
+    )
     definitions, root = fold(block, _positional_names)
     inputs = tuple(_spec(tensor) for tensor in tensors_in((tuple(args), dict(kwargs))))
     shortened = tuple(_shortened(definition) for definition in definitions)

@@ -182,6 +182,4 @@ class Builder:
         return tuple(found)
 
     def _buffer(self, name: str, value: torch.Tensor, path: str, *, persistent: bool) -> Buffer:
-        return to_buffer(
-            name, value, persistent=persistent, module=path, origins=self.origins
-        )
+        return to_buffer(name, value, persistent=persistent, module=path, origins=self.origins)

@@ -12,15 +12,16 @@ from typing import TypeAlias
 import torch
 
 from planner.errors import TraceError
-from planner.ir import Buffer, Operation, Ref
+from planner.ir import Buffer, Graph, Operation, Ref
 from planner.origins import Origins
 from planner.tracing.derivations import derive, evaluate
+from planner.tracing.graphs import without_default_keywords
 from planner.tracing.values import to_value
 
 Expression: TypeAlias = tuple[Operation, ...]
 
-LITERAL_LIMIT = 65536
-"""Bytes of compressed data that a plan carries for one tensor."""
+LIMIT = 1 << 26
+"""Characters of compressed data that a plan carries for one tensor."""
 
 
 def to_buffer(
@@ -37,7 +38,7 @@ def to_buffer(
     gives the tensor to the last bit.
 
     Raises:
-        TraceError: no expression is recognised and the data exceed ``LITERAL_LIMIT`` bytes, or the
+        TraceError: no expression is recognised and the data exceed ``LIMIT`` bytes, or the
             tensor has no data.
     """
     if tensor.is_meta:
@@ -53,11 +54,11 @@ def to_buffer(
         return Buffer(name, shape, dtype, persistent, expression=expression)
     raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     data = base64.b64encode(zlib.compress(raw, 9)).decode()
-    if len(data) > LITERAL_LIMIT:
+    if len(data) > LIMIT:
         raise TraceError(
             f"buffer {name!r} of module {module!r} holds {len(raw):,} bytes that no known "
-            f"expression gives and that do not fit into {LITERAL_LIMIT:,} bytes compressed: "
-            "compute it in forward from arange, triu and the like, or make it smaller",
+            f"expression gives and that do not fit into {LIMIT:,} bytes compressed: "
+            "compute it with functions of torch when the model is built, or make it smaller",
             module=module,
         )
     return Buffer(name, shape, dtype, persistent, data=data)
@@ -73,7 +74,7 @@ def _expression(tensor: torch.Tensor, origins: Origins | None) -> Expression:
     if derived:
         try:
             if _identical(evaluate(derived), plain):
-                return derived
+                return without_default_keywords(Graph(derived, None)).operations
         except Exception:  # noqa: BLE001  what a model did once need not work twice
             return ()
     return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from keyword import iskeyword
 from typing import Any
 
 import torch
@@ -39,11 +40,13 @@ def derive(tensor: torch.Tensor, origins: Origins) -> tuple[Operation, ...]:
     except (KeyError, NotPublicError, TypeError):
         return ()
     made = maker.made
-    if made[-1].result != last:
-        # The last step changed what an earlier one made.
-        made.append(
-            Operation(maker.free("value"), "method", "view_as", (Ref(last), Ref(last)))
-        )
+    final = made[-1]
+    in_place = operations.is_in_place(final.op, final.target, final.kwargs)
+    if final.result != last and not (
+        in_place and final.args[0] == Ref(last) and final.target != "operator.setitem"
+    ):
+        # The last step changed a part of what an earlier one made.
+        made.append(Operation(maker.free("value"), "method", "view_as", (Ref(last), Ref(last))))
     return tuple(made)
 
 
@@ -90,7 +93,7 @@ class _Maker:
 
     def free(self, wanted: str) -> str:
         """``wanted``, with a number if it is taken or no name."""
-        base = wanted if wanted.isidentifier() and not operations.is_reserved(wanted) else "value"
+        base = wanted if wanted.isidentifier() and not _is_taken(wanted) else "value"
         name, count = base, 2
         while name in self.names:
             name, count = f"{base}_{count}", count + 1
@@ -109,6 +112,10 @@ class _Maker:
         if isinstance(item, slice):
             return Slice((self.value(item.start), self.value(item.stop), self.value(item.step)))
         return to_value(item)
+
+
+def _is_taken(name: str) -> bool:
+    return name == "self" or iskeyword(name) or operations.is_reserved(name)
 
 
 def _is_default(key: str, item: Any) -> bool:
