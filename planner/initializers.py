@@ -23,7 +23,6 @@ from planner.distributions import Distribution, measured, normal
 from planner.ir import Initial, significant
 from planner.observation import Observations
 from planner.observing import observing
-from planner.origins import Origins
 
 # Fewer values than this cannot tell one scheme from another.
 _ENOUGH = 1000
@@ -36,7 +35,6 @@ class Record:
 
     def __init__(self) -> None:
         self.observations = Observations()
-        self.origins = Origins()
         self._moved = torch.utils.weak.WeakTensorKeyDictionary()
 
     def distribution(self, parameter: torch.Tensor) -> Distribution | None:
@@ -80,7 +78,7 @@ def recording() -> Iterator[Record]:
     record = Record()
     handle = register_module_parameter_registration_hook(record.move)  # type: ignore[arg-type]
     try:
-        with record.origins, observing(record.observations):
+        with observing(record.observations):
             yield record
     finally:
         handle.remove()

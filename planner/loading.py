@@ -63,10 +63,10 @@ def load_model(
     Raises:
         ModelSourceError: nothing there, or what is there builds no module that can be planned.
     """
-    with _undisturbed(seed), _blaming(f"{spec} cannot be built"):
+    with _undisturbed(seed), _blaming(f"{spec} cannot be built"), Origins() as origins:
         source = find_source(spec, dict(arguments or {}))
         with importable(source.folder):
-            model, found, origins = _build(spec, source, seed)
+            model, found = _build(spec, source, seed)
             example = source.example(model) if source.example else _offered(model, source.offers)
     weights = not any(parameter.is_meta for parameter in model.parameters())
     return LoadedModel(model, found, spec, weights, example, origins)
@@ -120,35 +120,33 @@ def _refuse(text: str) -> object:
     raise ValueError(text)
 
 
-def _build(spec: str, source: Source, seed: int) -> tuple[nn.Module, dict[str, Initial], Origins]:
-    """The model, on the meta device if that leaves it whole, its initials and its origins."""
+def _build(spec: str, source: Source, seed: int) -> tuple[nn.Module, dict[str, Initial]]:
+    """The model, on the meta device if that leaves it whole, and its initials."""
     try:
         _seed(seed)
         with recording() as record:
             built = source.build()
     except Exception:  # noqa: BLE001  whatever it is, a plain build either works or shows it again
-        real, origins = _plainly(spec, source, seed)
-        return real, initials(real), origins
+        real = _plainly(spec, source, seed)
+        return real, initials(real)
     model = _checked(spec, built)
     found, names = initials(model, record), set(unknown(model, record))
     whole = not any(_values_missing(module) for module in model.modules())
     small = sum(one.numel() for one in model.parameters()) <= _MEASURABLE
     if whole and not (names and small):
-        return model, found, record.origins
-    real, origins = _plainly(spec, source, seed)
+        return model, found
+    real = _plainly(spec, source, seed)
     values = initials(real)
     if list(values) == list(found):
         values = {name: values[name] if name in names else found[name] for name in found}
     elif whole:
         values = found
-    return (model, values, record.origins) if whole else (real, values, origins)
+    return (model if whole else real), values
 
 
-def _plainly(spec: str, source: Source, seed: int) -> tuple[nn.Module, Origins]:
+def _plainly(spec: str, source: Source, seed: int) -> nn.Module:
     _seed(seed)
-    with Origins() as origins:
-        built = source.build()
-    return _checked(spec, built), origins
+    return _checked(spec, source.build())
 
 
 def _values_missing(module: nn.Module) -> bool:

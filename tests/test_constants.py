@@ -7,6 +7,7 @@ import torch
 
 from planner.emission.constants import constant
 from planner.errors import TraceError
+from planner.tracing import constants
 from planner.tracing.constants import to_buffer
 
 
@@ -80,11 +81,12 @@ def test_peculiar_values_survive(tensor):
     assert torch.equal(made.view(torch.int32), tensor.view(torch.int32))
 
 
-def test_large_tables_are_refused():
+def test_tables_too_large_for_a_plan_are_refused(monkeypatch):
+    monkeypatch.setattr(constants, "LIMIT", 1 << 16)
     with pytest.raises(TraceError, match="holds 400,000 bytes") as caught:
         to_buffer("table", torch.randn(100_000), persistent=True, module="a.b")
     assert caught.value.module == "a.b"
-    to_buffer("table", torch.arange(10 * 65536), persistent=True, module="")
+    to_buffer("table", torch.arange(10 << 16), persistent=True, module="")
 
 
 def test_tensors_without_data_are_refused():
