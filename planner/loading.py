@@ -6,7 +6,7 @@ import json
 import random
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from planner.initializers import initials, recording, unknown
 from planner.ir import Initial
 from planner.libraries import Source
 from planner.origins import Origins
-from planner.sources import find_object, find_source, importable
+from planner.sources import find_object, find_source, importable, name_of
 
 # Up to this many parameters a model is built a second time, with values, to measure what no
 # operation told; beyond it, memory matters more.
@@ -49,27 +49,31 @@ class LoadedModel:
 
 
 def load_model(
-    spec: str, arguments: Mapping[str, object] | None = None, *, seed: int = 0
+    spec: str | Callable[..., object],
+    arguments: Mapping[str, object] | None = None,
+    *,
+    seed: int = 0,
 ) -> LoadedModel:
     """Build the model that ``spec`` names, its parameters on the meta device where possible.
 
     ``spec`` is ``package.module:callable``, ``path/to/file.py:callable`` (a module class, a factory
-    or a module; attribute paths work), ``torchvision:NAME``, ``timm:NAME`` or ``hf:CONFIG.json``;
-    ``arguments`` are its keyword arguments. Random generators are seeded for the build and restored
-    after it, as are the default dtype and the gradient mode.
+    or a module; attribute paths work), ``torchvision:NAME``, ``timm:NAME`` or ``hf:CONFIG.json``,
+    or a callable itself; ``arguments`` are its keyword arguments. Random generators are seeded for
+    the build and restored after it, as are the default dtype and the gradient mode.
 
     A model that reads its parameters' values while it is built is built plainly, with real ones.
 
     Raises:
         ModelSourceError: nothing there, or what is there builds no module that can be planned.
     """
-    with _undisturbed(seed), _blaming(f"{spec} cannot be built"), Origins() as origins:
+    name = name_of(spec)
+    with _undisturbed(seed), _blaming(f"{name} cannot be built"), Origins() as origins:
         source = find_source(spec, dict(arguments or {}))
         with importable(source.folder):
-            model, found = _build(spec, source, seed)
+            model, found = _build(name, source, seed)
             example = source.example(model) if source.example else _offered(model, source.offers)
     weights = not any(parameter.is_meta for parameter in model.parameters())
-    return LoadedModel(model, found, spec, weights, example, origins)
+    return LoadedModel(model, found, name, weights, example, origins)
 
 
 def load_inputs(spec: str, *, seed: int = 0) -> Example:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 from planner.allocation import allocate
 from planner.budgets import parse_budget
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def plan(
-    model: nn.Module | str,
+    model: nn.Module | str | Callable[..., nn.Module],
     budget: str | int | float,
     example_inputs: Inputs | None = None,
     *,
@@ -39,9 +39,10 @@ def plan(
     """Plan how the weights of ``model`` are generated from at most ``budget`` parameters.
 
     Args:
-        model: a module, or a specification such as ``package.module:callable``,
-            ``path/file.py:callable`` or ``torchvision:resnet50``. Parameters may be on the meta
-            device.
+        model: a module, or what builds one: a callable, or a specification such as
+            ``package.module:callable``, ``path/file.py:callable`` or ``torchvision:resnet50``.
+            Parameters may be on the meta device. Of a model that is built here it is known how its
+            constants were computed, which a module that is there already does not tell.
         budget: ``"10%"``, ``"0.1x"``, ``"18M"``, ``2500000``, ``"64MB"``; all trainable parameters
             of the emitted module count against it, each once.
         example_inputs: what ``forward`` is called with: a tensor, a sequence of positional inputs,
@@ -54,7 +55,7 @@ def plan(
             objects, or the path of a TOML or JSON file of them.
         seed: seeds the model's construction and the hash generators.
         generators: the menu of generators; by default all but ``"tie"``.
-        arguments: keyword arguments of a specification's callable.
+        arguments: keyword arguments of the callable.
         deterministic_limit: the solver's limit in its own deterministic units (about seconds).
         verify: run the captured program beside the model, with random weights, in both modes and
             at two batch sizes, before it is planned; what differs is a TraceError.
@@ -85,13 +86,13 @@ def plan(
     starts: Mapping[str, Initial]
     origins = None
     example = None if example_inputs is None else make_example(example_inputs)
-    if isinstance(model, str):
+    if isinstance(model, str) or _builds(model):
         loaded: LoadedModel = load_model(model, arguments or {}, seed=seed)
         module, starts, spec = loaded.model, loaded.initials, loaded.spec
         origins = loaded.origins
         example = example or loaded.example
     else:
-        module, starts = model, initials(model)
+        module, starts = cast("nn.Module", model), initials(cast("nn.Module", model))
         spec = f"{type(model).__module__}.{type(model).__qualname__}"
     if example is None or not example.leaves():
         raise TraceError(
@@ -134,6 +135,13 @@ def plan(
         allocation=allocation,
         constraints=tuple(str(one) for one in asked),
     )
+
+
+def _builds(model: object) -> bool:
+    """Whether ``model`` is no module, but what makes one."""
+    from torch import nn
+
+    return callable(model) and not isinstance(model, nn.Module)
 
 
 def _portable(error: TraceError) -> str:
