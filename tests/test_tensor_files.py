@@ -62,10 +62,10 @@ def test_both_files_make_the_model_wherever_they_are(plan, written):
 def test_a_missing_or_changed_file_is_named(written):
     content = beside(written).read_bytes()
     beside(written).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(ValueError, match="Random.flags in .* is not what was written"):
+    with pytest.raises(ValueError, match=r"Random\.flags in .* is not what was written"):
         build(written)
     beside(written).unlink()
-    with pytest.raises(FileNotFoundError, match="net.constants.safetensors is missing"):
+    with pytest.raises(FileNotFoundError, match=r"net\.constants\.safetensors is missing"):
         build(written)
 
 

@@ -32,11 +32,13 @@ from planner.tracing.calls import (
     is_computed,
     items_of,
 )
+from planner.tracing.decisions import decided
 from planner.tracing.extents import Extent, Extents, Ratio, plain, shape_of, traced
 from planner.tracing.faults import UnseenError
 from planner.tracing.functions import function_of, is_in_place, run_leaf, shaped, tensors_in
 from planner.tracing.interception import applications, calls, lengths, quiet
 from planner.tracing.norms import DECOMPOSED
+from planner.tracing.values import to_value
 
 
 class InlineError(Exception):
@@ -240,10 +242,15 @@ class _Recorder(TorchFunctionMode):
         if self.paused or not self.frames:
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
+        answer = decided(name, args)
+        if answer is not None:
+            return answer
         if name in _UNFOLDED:
             with self:
                 return _UNFOLDED[name](*args, **kwargs)
         changes = is_in_place(func)
+        if changes and args and _is_parameter(args[0]):
+            raise UnseenError("it changes a parameter in place, and what is generated never changes")
         result = shaped(func, plain(args), plain(kwargs))
         if isinstance(result, (torch.Size, int)):
             return _sizes(name, result, args)
@@ -333,6 +340,9 @@ class _Recorder(TorchFunctionMode):
             if isinstance(value, (tuple, list)):
                 return (list if isinstance(value, list) else tuple)(items.values())
             return items
+        if len(self.frames) > 1 and not is_computed(value) and not _is_literal(value):
+            # An object, such as a cache, that the caller may look into; graphs cannot.
+            return None
         return self.to_argument(value)
 
     def device(self, value: torch.device) -> Any:
@@ -399,6 +409,21 @@ def _sizes(name: str, result: Any, args: tuple[Any, ...]) -> Any:
     return result
 
 
+def _is_literal(value: Any) -> bool:
+    try:
+        to_value(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _is_parameter(value: Any) -> bool:
+    """Whether ``value`` is a parameter or a part of one."""
+    return isinstance(value, nn.Parameter) or isinstance(
+        getattr(value, "_base", None), nn.Parameter
+    )
+
+
 def _rows(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     return iter(tensor.unbind(0))
 
@@ -407,4 +432,5 @@ def _rows(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
 _UNFOLDED: dict[str, Callable[..., Any]] = {
     **{function.__name__: made_of for function, made_of in DECOMPOSED.items()},
     "__iter__": _rows,
+    "_is_all_true": torch.Tensor.all,
 }
