@@ -227,6 +227,7 @@ class Definition:
     ``base`` is ``Module`` or ``Sequential`` (then children are its items and the inherited forward
     is meant: ``train`` is None). ``arguments`` are the names of constructor arguments. ``eval`` is
     None where the mode changes nothing but flags. ``rung`` is how the forward was captured.
+    ``fixed`` are arguments that the forward takes besides its inputs, at these values alone.
     """
 
     name: str
@@ -240,6 +241,7 @@ class Definition:
     eval: Graph | None = None
     doc: str = ""
     rung: Rung = "symbolic"
+    fixed: Arguments = ()
 
 
 @dataclass(frozen=True, slots=True)

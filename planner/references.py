@@ -74,7 +74,10 @@ def _definition(definition: Definition, known: dict[str, Definition], where: str
     own += tuple(item.name for item in definition.buffers)
     _distinct((*children, *own), f"attributes of {where}")
     inputs = tuple(item.name for item in definition.inputs)
+    inputs += tuple(name for name, _ in definition.fixed)
     _distinct(inputs, f"inputs of {where}")
+    for name, value in definition.fixed:
+        _value(value, (), (), f"{name} of {where}")
     for name in (*definition.arguments, *inputs):
         _identifier(name, f"a name in {where}")
     for name in (*children, *own):

@@ -48,6 +48,7 @@ class ClassView:
     reset: tuple[str, ...]
     inputs: tuple[str, ...]
     output: str
+    checks: tuple[str, ...]
     train: tuple[str, ...]
     eval: tuple[str, ...]
 
@@ -80,8 +81,9 @@ def class_view(definition: Definition, types: dict[str, str], resets: tuple[str,
         arguments=tuple(f"{identifier(name)}: {types[name]}" for name in definition.arguments),
         init=init,
         reset=reset,
-        inputs=tuple(_parameter(item) for item in definition.inputs),
+        inputs=(*(_parameter(item) for item in definition.inputs), *_fixed(definition)),
         output=output,
+        checks=tuple(_checks(definition)),
         train=train,
         eval=evaluation,
     )
@@ -90,6 +92,25 @@ def class_view(definition: Definition, types: dict[str, str], resets: tuple[str,
 def _parameter(item: Input) -> str:
     kinds = {"tensor": "Tensor", "tensors": "list[Tensor]", "any": "Any"}
     return f"{identifier(item.name)}: {kinds[item.type]}"
+
+
+def _fixed(definition: Definition) -> Iterator[str]:
+    """Arguments that have one value, after all others and by keyword."""
+    if definition.fixed:
+        yield "*"
+    for name, value in definition.fixed:
+        kind = type(value).__name__ if type(value) in (bool, int, float, str) else "Any"
+        kind = "None" if value is None else kind
+        yield f"{identifier(name)}: {kind} = {literal(value)}"
+
+
+def _checks(definition: Definition) -> Iterator[str]:
+    for name, value in definition.fixed:
+        text = literal(value)
+        test = f"is not {text}" if value is None or isinstance(value, bool) else f"!= {text}"
+        told = f"{name} is fixed at {text}: plan the model again for another"
+        yield f"if {identifier(name)} {test}:"
+        yield f"    raise ValueError({told!r})"
 
 
 def _annotation(graph: Graph) -> str:

@@ -12,10 +12,10 @@ import torch.fx
 from torch import nn
 
 from planner.errors import TraceError
-from planner.ir import Definition, Leaf, Program, TensorSpec, Verification
+from planner.ir import Definition, Leaf, Program, TensorSpec, Value, Verification
 from planner.origins import Origins
 from planner.tracing.blocks import Builder
-from planner.tracing.calls import Capture, arguments_of
+from planner.tracing.calls import Capture, arguments_of, input_name
 from planner.tracing.faults import shapes_of
 from planner.tracing.folding import fold, map_leaves
 from planner.tracing.functions import map_tensors, tensors_in
@@ -25,6 +25,7 @@ from planner.tracing.norms import write_out_norms
 from planner.tracing.recovery import without_defaults
 from planner.tracing.shapes import propagate
 from planner.tracing.skeletons import refuse_names, refuse_unseen, without_data
+from planner.tracing.values import is_literal, to_value
 from planner.tracing.verification import verify as verified
 
 __all__ = ["outline", "trace"]
@@ -98,9 +99,11 @@ def trace(
                 raise
             distrusted |= {type(skeleton.get_submodule(str(error.module)))}
     block = Builder(model, skeleton, captures, tensors, leaves, origins).block(skeleton, "")
-    definitions, root = fold(block, _positional_names)
+    folded, root = fold(block, _positional_names)
+    *definitions, last = map(_shortened, folded)
+    last = replace(last, fixed=_fixed(skeleton, captures.get(id(skeleton)), *example))
     return Program(
-        tuple(_shortened(definition) for definition in definitions),
+        (*definitions, last),
         root,
         tuple(_spec(tensor) for tensor in tensors_in(given)),
         tuple(_spec(tensor) for tensor in tensors_in(outputs)),
@@ -181,6 +184,21 @@ def _shortened(definition: Definition) -> Definition:
     graphs = (definition.train, definition.eval)
     train, evaluation = (one and without_default_keywords(one) for one in graphs)
     return replace(definition, train=train, eval=evaluation)
+
+
+def _fixed(
+    model: nn.Module, captured: Capture | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[str, Value], ...]:
+    """The literals among the example's arguments, which the captured forward has for good."""
+    if captured is None:
+        return ()
+    names = list(inspect.signature(type(model).forward).parameters)
+    given = {*names[1 : len(args) + 1], *kwargs}
+    return tuple(
+        (input_name(name), to_value(value))
+        for name, value in captured.call.constants
+        if name in given and is_literal(value)
+    )
 
 
 def _spec(tensor: torch.Tensor) -> TensorSpec:

@@ -38,7 +38,7 @@ from planner.tracing.faults import UnseenError
 from planner.tracing.functions import function_of, is_in_place, run_leaf, shaped, tensors_in
 from planner.tracing.interception import applications, calls, lengths, quiet
 from planner.tracing.norms import DECOMPOSED
-from planner.tracing.values import to_value
+from planner.tracing.values import is_literal
 
 
 class InlineError(Exception):
@@ -350,7 +350,7 @@ class _Recorder(TorchFunctionMode):
                     return whole
                 return self.frames[-1].graph.call_function(kind, (whole,))
             return items
-        if len(self.frames) > 1 and not is_computed(value) and not _is_literal(value):
+        if len(self.frames) > 1 and not is_computed(value) and not is_literal(value):
             # An object, such as a cache, that the caller may look into; graphs cannot.
             return None
         return self.to_argument(value)
@@ -429,14 +429,6 @@ def _whole(items: list[Any]) -> torch.fx.Node | None:
         return None
     parts = [getattr(item, "args", None) for item in items]
     return whole if parts == [(whole, index) for index in range(len(items))] else None
-
-
-def _is_literal(value: Any) -> bool:
-    try:
-        to_value(value)
-    except TypeError:
-        return False
-    return True
 
 
 def _is_parameter(value: Any) -> bool:
