@@ -316,6 +316,7 @@ class Site:
         depth: longest path of layers from an input to its owner.
         uses: how often a forward reads it.
         kept: why it must keep its own parameters; None where a generator may make it.
+        values: of a frozen tensor that the model computes; ``initial`` is not drawn from then.
     """
 
     name: str
@@ -331,6 +332,7 @@ class Site:
     uses: int = 1
     trainable: bool = True
     kept: str | None = None
+    values: Buffer | None = None
 
     @property
     def size(self) -> int:

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ class LoadedModel:
 
     ``weights`` says whether the parameters hold values; else they are on the meta device.
     ``example`` has the inputs that the specification or its library offers, if any; ``origins``
-    how the model's other tensors came about.
+    how the model's other tensors came about; ``frozen`` the values of parameters that are not
+    trained and have the same values in every build, such as tables of positions.
     """
 
     model: nn.Module
@@ -46,6 +47,7 @@ class LoadedModel:
     weights: bool
     example: Example | None = None
     origins: Origins | None = None
+    frozen: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 def load_model(
@@ -71,9 +73,10 @@ def load_model(
         source = find_source(spec, dict(arguments or {}))
         with importable(source.folder):
             model, found = _build(name, source, seed)
+            frozen = _frozen(name, source, seed, model, found)
             example = source.example(model) if source.example else _offered(model, source.offers)
     weights = not any(parameter.is_meta for parameter in model.parameters())
-    return LoadedModel(model, found, name, weights, example, origins)
+    return LoadedModel(model, found, name, weights, example, origins, frozen)
 
 
 def load_inputs(spec: str, *, seed: int = 0) -> Example:
@@ -151,6 +154,28 @@ def _build(spec: str, source: Source, seed: int) -> tuple[nn.Module, dict[str, I
 def _plainly(spec: str, source: Source, seed: int) -> nn.Module:
     _seed(seed)
     return _checked(spec, source.build())
+
+
+def _frozen(
+    spec: str, source: Source, seed: int, model: nn.Module, found: Mapping[str, Initial]
+) -> dict[str, torch.Tensor]:
+    """Frozen parameters that are computed, not drawn: two builds agree on their values."""
+    names = [
+        name
+        for name, one in model.named_parameters()
+        if not one.requires_grad and found[name].family != "constant"
+    ]
+    if not names or sum(one.numel() for one in model.parameters()) > _MEASURABLE:
+        return {}
+    first, second = (_plainly(spec, source, each) for each in (seed, seed + 1))
+    if first is second:  # a module that is there already says nothing of how it was built
+        return {}
+    mine, others = dict(first.named_parameters()), dict(second.named_parameters())
+    return {
+        name: mine[name]
+        for name in names
+        if name in mine and name in others and torch.equal(mine[name], others[name])
+    }
 
 
 def _values_missing(module: nn.Module) -> bool:

@@ -61,6 +61,8 @@ class Origins(TorchFunctionMode):
         self._storages: dict[Handle, int] = {}
         self._count = 0
         self._names: dict[Handle, str] = {}
+        # The last tensor of a place in memory: a parameter stands where what it was made from did.
+        self._places: dict[tuple[object, ...], Handle] = {}
 
     def __torch_function__(
         self,
@@ -98,6 +100,8 @@ class Origins(TorchFunctionMode):
     def find(self, tensor: torch.Tensor) -> tuple[Handle, tuple[Step, ...]] | None:
         """``tensor`` and the steps that its values depend on, in order; None if it was not seen."""
         end: Handle | None = self._handles.get(tensor)
+        if end is None or not any(end in (one for one, _ in step.results) for step in self._steps):
+            end = self._written(end) or self._places.get(_place(tensor))
         if end is None:
             return None
         needed, storages = {end}, {self._storages[end]}
@@ -111,6 +115,15 @@ class Origins(TorchFunctionMode):
                 storages |= {self._storages[one] for one in read}
         return end, tuple(reversed(found))
 
+    def _written(self, handle: Handle | None) -> Handle | None:
+        """The tensor that was copied into all of a parameter at last."""
+        for step in reversed(self._steps):
+            if handle is not None and handle in step.changed:
+                given = step.args[1] if len(step.args) > 1 else None
+                whole = step.function.__name__ == "copy_" and step.args[0] == handle
+                return given if whole and isinstance(given, Handle) else None
+        return None
+
     def _handle(self, tensor: torch.Tensor, given: list[torch.Tensor] | None = None) -> Handle:
         known: Handle | None = self._handles.get(tensor)
         if known is not None:
@@ -121,6 +134,7 @@ class Origins(TorchFunctionMode):
         for other in given or ():
             if _storage(other) is not None and _storage(other) == _storage(tensor):
                 self._storages[handle] = self._storages[self._handle(other)]
+        self._places[_place(tensor)] = handle
         return handle
 
     def _noted(self, value: Any) -> Any:
@@ -186,6 +200,10 @@ def _changes(func: Any) -> bool:
             inner[:1] == "i" and inner not in ("invert", "index", "iter", "init")
         )
     return name.endswith("_") and not name.startswith("_")
+
+
+def _place(tensor: torch.Tensor) -> tuple[object, ...]:
+    return _storage(tensor), tensor.storage_offset(), tensor.shape, tensor.stride()
 
 
 def _storage(tensor: torch.Tensor) -> int | None:

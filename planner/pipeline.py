@@ -18,7 +18,7 @@ from planner.sites import dense_parameters, find_sites
 from planner.validation import check
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from planner.examples import Inputs
 
@@ -71,6 +71,7 @@ def plan(
     from planner.initializers import initials
     from planner.loading import LoadedModel, load_model
     from planner.tracing import outline, trace
+    from planner.tracing.constants import to_buffer
 
     if evidence != "shape":
         raise PlannerError(f"evidence {evidence!r} is not known: use 'shape'")
@@ -84,12 +85,12 @@ def plan(
         asked = read_constraints(asked)
     spec = ""
     starts: Mapping[str, Initial]
-    origins = None
+    origins, frozen = None, cast("Mapping[str, Tensor]", {})
     example = None if example_inputs is None else make_example(example_inputs)
     if isinstance(model, str) or _builds(model):
         loaded: LoadedModel = load_model(model, arguments or {}, seed=seed)
         module, starts, spec = loaded.model, loaded.initials, loaded.spec
-        origins = loaded.origins
+        origins, frozen = loaded.origins, loaded.frozen
         example = example or loaded.example
     else:
         module, starts = cast("nn.Module", model), initials(cast("nn.Module", model))
@@ -107,7 +108,13 @@ def plan(
         program = outline(
             module, example.args, dict(example.kwargs), _portable(error), origins=origins
         )
-    sites = find_sites(module, program, starts)
+    values = {
+        name: to_buffer(
+            name.rpartition(".")[2], value, persistent=True, module=name, origins=origins
+        )
+        for name, value in frozen.items()
+    }
+    sites = find_sites(module, program, starts, values)
     dense = dense_parameters(sites)
     width = _bytes_per_parameter(module)
     parameters = parse_budget(budget, dense, width)

@@ -195,6 +195,11 @@ def _sites(sites: Sequence[Site]) -> None:
                 _component(part, where)
         _component(site.parameter, f"the parameter of {where}")
         _identifier(site.dtype, f"the dtype of {where}")
+        if site.values is not None:
+            _identifier(site.values.dtype, f"the dtype of the values of {where}")
+            _operations(site.values.expression, (), (), (), where)
+            if (site.values.shape, site.values.name) != (site.shape, site.parameter):
+                raise PlanFormatError(f"{where} has values of another tensor")
         formula = site.initial.formula
         if formula is not None and formula not in FORMULAS:
             raise PlanFormatError(f"{where}: {formula!r} is not a known initialiser")

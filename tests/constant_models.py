@@ -165,6 +165,25 @@ class Copies(nn.Module):
         return self.linear(x) + F.linear(x, self.average) + self.codes
 
 
+class Frozen(nn.Module):
+    """Parameters that are not trained: tables of an embedding, a window, and random features."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(16, 16)
+        self.positions = nn.Embedding(300, 16).requires_grad_(False)
+        angles = torch.outer(torch.arange(300.0), torch.exp(-torch.arange(8.0)))
+        with torch.no_grad():
+            self.positions.weight.copy_(torch.cat([angles.sin(), angles.cos()], dim=1))
+        self.window = nn.Parameter(torch.hann_window(16), requires_grad=False)
+        table = np.cos(np.arange(16)).astype(np.float32)
+        self.table = nn.Parameter(torch.from_numpy(table), requires_grad=False)
+        self.random = nn.Parameter(torch.randn(16), requires_grad=False)
+
+    def forward(self, x):
+        return self.linear(x + self.positions.weight[: x.shape[0]]) * (self.window + self.table)
+
+
 MODELS = (
     Positions, Halves, Windows, Rotations, Transforms, Kinds, Random, Attributes, Copies,
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Constants are computed again as the model computed them."""
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ import torch
 
 import constant_models
 import planner
-from constant_models import MODELS, Attributes, Copies, Positions, Random, Windows
+from constant_models import MODELS, Attributes, Copies, Frozen, Positions, Random, Windows
 from planner.loading import load_model
 from planner.origins import Origins
+from planner.references import check_references
 from planner.tracing.derivations import derive, evaluate
 from runtime_rendering import load
 
@@ -69,6 +71,35 @@ def test_the_emitted_file_reads_as_the_model_does():
     ):
         assert f"        {line}\n" in source
     assert "        relative[:, :, 0] += 11\n" in planner.emit(planned(Windows))
+
+
+def test_frozen_parameters_start_at_what_the_model_computed(folder):
+    plan = planned(Frozen)
+    source = planner.emit(plan)
+    original, emitted = Frozen(), load(source, folder).build()
+    for name in ("positions.weight", "window", "table"):
+        mine = emitted.get_parameter(name)
+        assert not mine.requires_grad
+        assert torch.equal(mine, original.get_parameter(name))
+    assert {one.name: one.values is not None for one in plan.sites if not one.trainable} == {
+        "window": True,
+        "table": True,
+        "random": False,
+        "positions.weight": True,
+    }
+    assert "self.positions.weight.copy_(torch.cat([angles.sin(), angles.cos()], dim=1))" in source
+    assert "nn.init.normal_(self.random" in source
+    assert planner.Plan.from_json(plan.to_json()) == plan
+
+
+def test_values_of_another_tensor_are_refused():
+    plan = planned(Frozen)
+    sites = [
+        replace(one, values=replace(one.values, shape=(8,))) if one.name == "window" else one
+        for one in plan.sites
+    ]
+    with pytest.raises(planner.PlanFormatError, match="'window' has values of another tensor"):
+        check_references(plan.program, sites, plan.allocation)
 
 
 def test_a_callable_is_built_where_its_constants_are_seen():

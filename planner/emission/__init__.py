@@ -22,7 +22,7 @@ from planner.emission.expressions import is_name
 from planner.emission.initial import resets
 from planner.emission.runtime import argument_types, runtime_view
 from planner.emission.tables import tables
-from planner.emission.tensors import SUFFIX, beside, is_stored, tensors
+from planner.emission.tensors import SUFFIX, beside, constants, is_stored, tensors
 from planner.errors import PlannerError, TraceError
 from planner.resources import template_root
 
@@ -67,7 +67,7 @@ def emit(plan: Plan) -> Emitted:
         class_view(definition, types.get(definition.name, {}), kept.lines.get(definition.name, ()))
         for definition in program.definitions
     )
-    buffers = [buffer for definition in program.definitions for buffer in definition.buffers]
+    buffers = [buffer for _, buffer in constants(program, sites)]
     root, banks = construct(program.root), plan.allocation.banks
     runtime = runtime_view(program, sites, banks, placements, root, bool(kept.table))
     text = (
@@ -94,7 +94,7 @@ def emit(plan: Plan) -> Emitted:
         )
     )
     source = Emitted(_format(_with_imports(text)))
-    source.tensors = tensors(program)
+    source.tensors = tensors(program, sites)
     return source
 
 

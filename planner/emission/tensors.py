@@ -9,10 +9,11 @@ import hashlib
 import json
 import math
 import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from planner.errors import PlanFormatError
-from planner.ir import LITERAL_LIMIT, Buffer, Program
+from planner.ir import LITERAL_LIMIT, Buffer, Program, Site
 
 SUFFIX = ".constants.safetensors"
 """In place of the source's ``.py``."""
@@ -48,7 +49,7 @@ def is_stored(buffer: Buffer) -> bool:
 
 def key(owner: str, buffer: Buffer) -> str:
     """The name of a buffer of the class ``owner`` in the file."""
-    return f"{owner}.{buffer.name}"
+    return f"{owner}.{buffer.name}".lstrip(".")
 
 
 def beside(source: Path) -> Path:
@@ -56,7 +57,17 @@ def beside(source: Path) -> Path:
     return source.with_suffix(SUFFIX)
 
 
-def tensors(program: Program) -> bytes:
+def constants(program: Program, sites: Iterable[Site]) -> Iterator[tuple[str, Buffer]]:
+    """All constants with the names of what holds them: classes, or modules by their paths."""
+    for definition in program.definitions:
+        for buffer in definition.buffers:
+            yield definition.name, buffer
+    for site in sites:
+        if site.values is not None:
+            yield site.name.rpartition(".")[0], site.values
+
+
+def tensors(program: Program, sites: Iterable[Site] = ()) -> bytes:
     """The file's content; empty if the source holds all constants itself.
 
     Raises:
@@ -65,12 +76,12 @@ def tensors(program: Program) -> bytes:
     header: dict[str, object] = {}
     parts: list[bytes] = []
     stop = 0
-    for definition in program.definitions:
-        for buffer in filter(is_stored, definition.buffers):
+    for owner, buffer in constants(program, sites):
+        if is_stored(buffer):
             start, raw = stop, _bytes(buffer)
             stop += len(raw)
             name, _, inner = _FORMAT[buffer.dtype]
-            header[key(definition.name, buffer)] = {
+            header[key(owner, buffer)] = {
                 "dtype": name,
                 "shape": [*buffer.shape, *inner],
                 "data_offsets": [start, stop],
