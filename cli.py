@@ -101,6 +101,10 @@ def plan_model(
     generators: Annotated[
         str | None, typer.Option(metavar="LIST", help="Generators to choose from: own,mix,hash.")
     ] = None,
+    constraints: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What sharing must keep to, as TOML or JSON."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every choice that is free.")] = 0,
     time_limit: Annotated[
         float | None,
@@ -137,15 +141,16 @@ def plan_model(
             example,
             arguments=keywords,
             generators=cast("list[Generator] | None", menu),
+            constraints=constraints,
             seed=seed,
             deterministic_limit=time_limit,
             verify=verify,
         )
-    files: dict[Path, str] = {}
+    files: dict[Path, str | bytes] = {}
     if output:
         files[output] = made.to_json()
     if module:
-        files[module] = planner.emit(made)
+        files.update(planner.emit(made).files(module))
     _write(files)
     _report(made, as_json=as_json, every_site=every_site)
 
@@ -162,7 +167,12 @@ def emit(
 
     source = planner.emit(read_plan(path))
     if output:
-        _write({output: source})
+        _write(source.files(output))
+    elif source.tensors:
+        raise PlannerError(
+            "this source has constants that are too large for it, in a file of their own: "
+            "name the source with -o, and they go beside it"
+        )
     else:
         print(source, end="")
 
@@ -209,10 +219,10 @@ def _example(inputs: list[str], inputs_from: str | None) -> Example | None:
     return parse_inputs(inputs) if inputs else None
 
 
-def _write(files: dict[Path, str]) -> None:
-    from planner.files import write_texts
+def _write(files: dict[Path, str | bytes]) -> None:
+    from planner.files import write_files
 
-    write_texts(files)
+    write_files(files)
     for path in files:
         print(f"wrote {path}", file=sys.stderr)
 

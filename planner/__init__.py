@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         AllocationError,
         BudgetError,
         ConstraintConflictError,
+        ConstraintError,
         InfeasibleBudgetError,
         ModelSourceError,
         OutputError,
@@ -38,6 +39,7 @@ __all__ = [
     "AllocationError",
     "BudgetError",
     "ConstraintConflictError",
+    "ConstraintError",
     "InfeasibleBudgetError",
     "ModelSourceError",
     "OutputError",
@@ -68,12 +70,17 @@ _SOURCES = {
 def write(source: str, path: str | os.PathLike[str]) -> None:
     """Write emitted source, or a plan's JSON, to ``path``: whole or not at all.
 
+    Constants that are too large for a source go to a file beside it, as ``emit`` gave them.
+
     Raises:
         OutputError: ``path`` cannot be written.
     """
-    from planner.files import write_text
+    from pathlib import Path
 
-    write_text(path, source)
+    from planner.files import write_files
+
+    files = getattr(source, "files", None)
+    write_files(files(Path(path)) if files else {Path(path): source})
 
 
 def __getattr__(name: str) -> Any:

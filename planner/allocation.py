@@ -31,6 +31,12 @@ Constraints
                                       piece of SHARE: N · SHARE(m / N), N the group's elements
     6. visibility (``add_visible``)   D · V[c,g] ≤ M_c · (slope · m[g] + intercept · n_c · Σ y[c,o])
                                       for each piece of VISIBLE, the last one per site that shares
+    7. rules (``add_rules``)          the user's constraints on classes (``planner.enforcement``):
+       permitted (``add_permitted``)  y[c,o] = 0, own[c] = 0 for what a rule does not permit
+       together (``add_together``)    Σ_{o ∈ O_cg} y[c,o] equal for all c of the rule, for each g
+       apart (``add_apart``)          at most one side of the rule reads the bank of g
+       compression (``add_compression``)  Σ n_c · k[c,o] ≤ ratio · m[g] where c of the rule reads g
+       budget (``spent_by``)          own, costs and banks of the rule's classes ≤ its budget
 
 Objective (``objective_of``)
     maximise S + Σ_g U[g] + Σ_{c,g} V[c,g] + Σ_c ⌊own_value_c / D⌋ · own[c]
@@ -43,8 +49,8 @@ of ``planner.solver_model``, the tables stand in ``planner.formulation``.
 
 Properties. N · SHARE(m / N) is concave and homogeneous, so equal shares are best, and a merger of
 groups never loses worth of size. Own parameters have the greatest worth at a share of 1, so that
-at the dense count every site that may keeps its own. Constraints other than 4 do not depend on the
-budget, so a larger one never lowers the optimum.
+at the dense count every site that may keeps its own. Constraints other than 4 do not depend on
+the budget, so a larger one never lowers the optimum.
 
 Search. Coefficients are integers, and one worker searches from a fixed seed to a deterministic
 limit. For a part PROOF of it a proof of optimality is sought. If the gap is then above one bank's
@@ -57,15 +63,20 @@ is canonical.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from ortools.sat.python import cp_model
 
+from planner.conflicts import explain, infeasible
 from planner.construction import construct
-from planner.errors import InfeasibleBudgetError, SolveLimitError
-from planner.formulation import Problem, formulate
+from planner.enforcement import add_rule_hints, add_rules
+from planner.errors import InfeasibleBudgetError, PlannerError, SolveLimitError
+from planner.evidence import dissimilarity
+from planner.formulation import Problem, formulate, prune
 from planner.ir import MENU, Allocation, Evidence, Generator, Site, Solution
 from planner.placement import place
+from planner.rules import Rule, widen
 from planner.solver_model import (
     Variables,
     add_budget,
@@ -92,6 +103,7 @@ def allocate(
     seed: int = 0,
     generators: tuple[Generator, ...] = MENU,
     deterministic_limit: float = 2.0,
+    rules: Sequence[Rule] = (),
 ) -> Allocation:
     """The best allocation of at most ``budget`` trainable parameters, checked.
 
@@ -103,25 +115,24 @@ def allocate(
         generators: what may make a shareable site. One that no generator of the menu fits keeps
             its own parameters, as do sites with ``kept``.
         deterministic_limit: the solver's effort, in its own machine-independent seconds.
+        rules: the user's constraints, resolved for these sites.
 
     Raises:
         InfeasibleBudgetError: ``budget`` is below the least possible, which it carries.
+        ConstraintConflictError: the rules exclude each other, or the budget.
         SolveLimitError: the solver found nothing within its limit.
         AllocationError: the evidence does not fit the sites, or a generator is unknown.
     """
-    problem = formulate(sites, evidence, generators)
+    evidence = widen(evidence, sites, rules, dissimilarity)
+    whole = formulate(sites, evidence, generators, rules)
+    problem = prune(whole)
     scale = scale_of(problem)
     start = construct(problem, budget, scale)
     if start is None:
-        start = _least(problem, 5 * deterministic_limit)
-        minimum = spending(problem, start)
-        if minimum > budget:
-            raise InfeasibleBudgetError(
-                f"{budget} parameters are too few: the least possible for this model is {minimum}, "
-                f"{problem.kept} of them in tensors that keep their own",
-                budget=budget,
-                minimum=minimum,
-            )
+        start = _least(problem, 5 * deterministic_limit, budget)
+        if start is None:
+            raise _infeasible(whole, budget, 5 * deterministic_limit)
+        start = construct(problem, budget, scale, start) or start
     decision, solution = _solve(problem, budget, scale, start, deterministic_limit)
     banks, placements = place(sites, evidence, problem, decision, seed)
     allocation = Allocation(budget, banks, placements, solution, generators)
@@ -140,6 +151,7 @@ def _solve(
     for number in range(len(problem.classes)):
         add_visible(v, problem, number, scale)
     add_budget(v, problem, budget, scale)
+    add_rules(v, problem)
     objective = objective_of(v, problem, scale)
     v.model.maximize(objective)
     decision, bound = _search(v, problem, scale, start, limit * PROOF, scale.tolerance)
@@ -161,6 +173,7 @@ def _search(
     """A decision no worse than ``start``, and the bound on the objective of any."""
     v.model.clear_hints()  # type: ignore[no-untyped-call]
     add_hint(v, problem, start, scale)
+    add_rule_hints(v, problem, start)
     solver = _run(v, limit, tolerance)
     if solver is None:
         raise SolveLimitError(
@@ -171,16 +184,41 @@ def _search(
     return better, round(solver.best_objective_bound)
 
 
-def _least(problem: Problem, limit: float) -> Decision:
-    """The decision with the fewest parameters."""
+def _infeasible(problem: Problem, budget: int, limit: float) -> PlannerError:
+    """What to say of a budget, or rules, that nothing satisfies."""
+    free = _least(replace(problem, rules=()), limit)
+    minimum = problem.kept if free is None else spending(problem, free)
+    if problem.rules and minimum <= budget:
+        return explain(problem, budget)
+    return InfeasibleBudgetError(
+        f"{budget} parameters are too few: the least possible for this model is {minimum}, "
+        f"{problem.kept} of them in tensors that keep their own",
+        budget=budget,
+        minimum=minimum,
+    )
+
+
+def _least(problem: Problem, limit: float, budget: int | None = None) -> Decision | None:
+    """The decision with the fewest parameters, or None if there is none within ``budget``.
+
+    With a budget any decision within it will do.
+    """
     v = constrain(problem, None)
-    v.model.minimize(spent(v, problem))
+    add_rules(v, problem)
+    total = spent(v, problem)
+    if budget is not None:
+        v.model.add(total <= budget)
+    v.model.minimize(total)
     solver = _run(v, limit)
-    if solver is None or round(solver.objective_value) > round(solver.best_objective_bound):
-        raise SolveLimitError(
-            f"the least number of parameters was not found within a limit of {limit}; raise it"
-        )
-    return decision_of(solver, v, problem)
+    if solver is None and infeasible(v.model):
+        return None
+    if solver is not None and (
+        budget is not None or solver.objective_value <= solver.best_objective_bound
+    ):
+        return decision_of(solver, v, problem)
+    raise SolveLimitError(
+        f"the least number of parameters was not found within a limit of {limit}; raise it"
+    )
 
 
 def _settle(
@@ -198,6 +236,7 @@ def _settle(
     v.model.minimize(sum(ranks) + sum(sizes) - (len(v.size) + 1) * spent(v, problem))
     v.model.clear_hints()  # type: ignore[no-untyped-call]
     add_hint(v, problem, found, scale)
+    add_rule_hints(v, problem, found)
     solver = _run(v, limit)
     return found if solver is None else decision_of(solver, v, problem)
 

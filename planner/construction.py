@@ -23,6 +23,7 @@ from planner.formulation import (
     Problem,
     SiteClass,
 )
+from planner.rules import needs, satisfied
 from planner.valuation import Decision, Scale, spending, worth
 
 _BEARABLE = (1000, 160, 80, 40, 20, 0)
@@ -43,10 +44,16 @@ class _Found:
     decision: Decision
 
 
-def construct(problem: Problem, budget: int, scale: Scale) -> Decision | None:
-    """The best allocation that the rules find within ``budget``, or None."""
+def construct(
+    problem: Problem, budget: int, scale: Scale, start: Decision | None = None
+) -> Decision | None:
+    """The best allocation that is found by rule within ``budget``, ``start`` tried first, or None.
+
+    It keeps the user's rules.
+    """
     starts: dict[Decision, _Found] = {}
-    for choices in _proposals(problem):
+    first = [] if start is None else [start.choices]
+    for choices in (*first, *_proposals(problem)):
         found = _better(problem, choices, budget, scale, None)
         if found is not None:
             starts.setdefault(found.decision, found)
@@ -100,7 +107,7 @@ def _better(
         return best
     for _ in range(2):
         decision = _fill(problem, choices, budget)
-        if decision is None:
+        if decision is None or not satisfied(problem, decision):
             return best
         value = worth(problem, decision, scale)
         if best is None or value > best.value:
@@ -114,6 +121,8 @@ def _better(
 
 
 def _proposals(problem: Problem) -> Iterator[_Choices]:
+    if any(not item.may_own and not item.options for item in problem.classes):
+        return
     sizes: dict[int, int] = {}
     for item in problem.classes:
         for group in {option.group for option in item.options if option.group is not None}:
@@ -136,11 +145,15 @@ def _proposals(problem: Problem) -> Iterator[_Choices]:
 
 def _changes(problem: Problem) -> Iterator[dict[int, _Choice]]:
     """Everything that can join a group does, or one class goes elsewhere."""
+    together = [rule.members for rule in problem.rules if rule.kind == "together"]
     for joins in problem.joins():
         for templates in (0, *TEMPLATES):
             change = _joining(problem, joins, templates)
             if len(change) == 1 or (change and not templates):
                 yield change
+            for members in together:
+                if all(number in change for number in members):
+                    yield {number: change[number] for number in members}
     for number, item in enumerate(problem.classes):
         if item.may_own:
             yield {number: (None, 0)}
@@ -241,6 +254,8 @@ def _fill(problem: Problem, choices: _Choices, budget: int) -> Decision | None:
         members.setdefault(group, []).append((item.weight, item.size, len(item.sites), shared))
         if option.room is not None:
             rooms[group] = min(option.room, rooms.get(group, option.room))
+    for group, needed in needs(problem, choices).items():
+        least[group] = max(least[group], needed)
     for group in members:
         most[group] = min(most[group], rooms.get(group, most[group]))
         if least[group] > most[group]:

@@ -66,8 +66,12 @@ class InfeasibleBudgetError(BudgetError):
         self.minimum = minimum
 
 
-class ConstraintConflictError(PlannerError):
-    """Constraints that exclude each other.
+class ConstraintError(PlannerError):
+    """A constraint that cannot be read, or whose pattern matches nothing."""
+
+
+class ConstraintConflictError(ConstraintError):
+    """Constraints that exclude each other, or the budget.
 
     Attributes:
         names: the constraints of a conflicting set.

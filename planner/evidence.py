@@ -94,6 +94,14 @@ def shape_evidence(sites: Sequence[Site]) -> Evidence:
     )
 
 
+def dissimilarity(sites: Sequence[Site]) -> tuple[float, ...]:
+    """How unlike the others each of ``sites`` would be in a group of them all, from shapes."""
+    kinds = _kinds(sites)
+    values = _dissimilarity(kinds, _distances(kinds), tuple(range(len(kinds))))
+    of = {index: value for kind, value in zip(kinds, values, strict=True) for index in kind.sites}
+    return tuple(of[index] for index in range(len(sites)))
+
+
 def sigma(site: Site) -> float:
     """The standard deviation a generated tensor is scaled for.
 
@@ -106,7 +114,7 @@ def sigma(site: Site) -> float:
 def _kinds(sites: Sequence[Site]) -> list[_Kind]:
     grouped: dict[tuple[str, str, tuple[int, ...], str, Initial], list[int]] = {}
     for index, site in enumerate(sites):
-        if site.kept is None and site.trainable and site.size:
+        if site.shareable:
             key = (site.owner, site.parameter, site.shape, site.dtype, site.initial)
             grouped.setdefault(key, []).append(index)
     return [

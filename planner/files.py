@@ -20,19 +20,19 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         OutputError: the folder is missing, the path is a folder or a device, permission, a full
             disk.
     """
-    write_texts({Path(path): text})
+    write_files({Path(path): text})
 
 
-def write_texts(texts: Mapping[Path, str]) -> None:
+def write_files(contents: Mapping[Path, str | bytes]) -> None:
     """As :func:`write_text` for several files: none takes its place before all are on the disk."""
     with ExitStack() as files:
-        for path, text in texts.items():
-            files.enter_context(_staged(path, text))
+        for path, content in contents.items():
+            files.enter_context(_staged(path, content))
 
 
 @contextmanager
-def _staged(path: Path, text: str) -> Iterator[None]:
-    """Inside, ``text`` stands in a file beside ``path``; at the end it takes ``path``'s place."""
+def _staged(path: Path, content: str | bytes) -> Iterator[None]:
+    """Inside, ``content`` stands in a file beside ``path``; then it takes ``path``'s place."""
     try:
         target = path
         if target.is_dir():
@@ -46,8 +46,8 @@ def _staged(path: Path, text: str) -> Iterator[None]:
         target = Path(os.path.realpath(target))
         number, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
         try:
-            with os.fdopen(number, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
+            with os.fdopen(number, "wb") as file:
+                file.write(content if isinstance(content, bytes) else content.encode())
                 file.flush()
                 os.fsync(file.fileno())
             Path(name).chmod(_mode(target))

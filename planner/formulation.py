@@ -7,10 +7,11 @@ No solver is imported here. ``planner.allocation`` states the mathematics and so
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.errors import AllocationError
 from planner.ir import GENERATORS, Evidence, Generator, Initial, Site
+from planner.rules import Rule, join_ties, permits
 
 # Values are in thousandths of an element's worth: an element with its own parameter has the worth
 # SHARE(1) + VISIBLE(1) + BONUS["own"].
@@ -111,7 +112,10 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class SiteClass:
-    """Sites (by index) that nothing tells apart, of ``size`` elements that weigh ``weight``."""
+    """Sites (by index) that nothing tells apart, of ``size`` elements that weigh ``weight``.
+
+    ``pinned`` names the rules that make them keep their own parameters.
+    """
 
     sites: tuple[int, ...]
     size: int
@@ -119,17 +123,22 @@ class SiteClass:
     own_value: int
     may_own: bool
     options: tuple[Option, ...]
+    pinned: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is to be solved. Weights are elements times importance times ``resolution``."""
+    """What is to be solved. Weights are elements times importance times ``resolution``.
+
+    ``rules`` speak of classes by number.
+    """
 
     classes: tuple[SiteClass, ...]
     groups: tuple[str, ...]
     kept: int
     chunk: int
     resolution: int
+    rules: tuple[Rule, ...] = ()
 
     def joins(self) -> list[list[tuple[int, int]]]:
         """For each group, the (class, option) pairs that use its bank."""
@@ -142,9 +151,14 @@ class Problem:
 
 
 def formulate(
-    sites: Sequence[Site], evidence: Evidence, generators: tuple[Generator, ...]
+    sites: Sequence[Site],
+    evidence: Evidence,
+    generators: tuple[Generator, ...],
+    rules: Sequence[Rule] = (),
 ) -> Problem:
     """Collapses sites to classes and lists the options of each.
+
+    Sites of one class are in the same groups and the same rules.
 
     Raises:
         AllocationError: a generator is unknown, or the evidence names a site that is not there,
@@ -157,23 +171,28 @@ def formulate(
         )
     member_of = _memberships(sites, evidence)
     importance = dict(evidence.importance)
-    total = sum(site.size for site in sites if _shareable(site))
+    total = sum(site.size for site in sites if site.shareable)
     chunk = chunk_length(total)
     neutral = all(value == 1.0 for value in importance.values())
     # Importance is rounded, more coarsely where products would not fit into 64 bits.
     resolution = 1 if neutral else min(100, max(1, 10**11 // max(1, total)))
+    rules = join_ties(rules)
+    ruled = _ruled(len(sites), rules)
+    tied = {index for rule in rules if rule.kind == "tie" for index in rule.members}
 
     grouped: dict[tuple[object, ...], list[int]] = {}
     for index, site in enumerate(sites):
-        if _shareable(site):
+        if site.shareable:
             worth = max(1, round(resolution * importance.get(site.name, 1.0)))
-            key = (*_likeness(site), tuple(member_of[index]), worth)
-            grouped.setdefault(key, []).append(index)
+            # What is tied is one tensor, whatever else tells its sites apart.
+            alike = () if index in tied else (*_likeness(site), tuple(member_of[index]), worth)
+            grouped.setdefault((*alike, *ruled[index]), []).append(index)
     classes = []
     for members in grouped.values():
         site = sites[members[0]]
         worth = max(1, round(resolution * importance.get(site.name, 1.0)))
-        options = _options(site, len(members), worth, member_of[members[0]], generators, chunk)
+        menu: tuple[Generator, ...] = (*generators, "tie") if members[0] in tied else generators
+        options = _options(site, len(members), worth, member_of[members[0]], menu, chunk)
         classes.append(
             SiteClass(
                 sites=tuple(members),
@@ -187,9 +206,48 @@ def formulate(
     return Problem(
         classes=tuple(classes),
         groups=tuple(group.name for group in evidence.groups),
-        kept=sum(site.size for site in sites if site.trainable and not _shareable(site)),
+        kept=sum(site.size for site in sites if site.trainable and not site.shareable),
         chunk=chunk,
         resolution=resolution,
+        rules=_of_classes(rules, classes),
+    )
+
+
+def prune(problem: Problem) -> Problem:
+    """The problem without the options that a rule excludes by itself."""
+    classes = list(problem.classes)
+    for rule in problem.rules:
+        for number in rule.members:
+            item = classes[number]
+            options = tuple(option for option in item.options if permits(rule, item, option))
+            kept = item.may_own and permits(rule, item, None)
+            pinned = rule.label if item.options and not options else item.pinned
+            classes[number] = replace(item, options=options, may_own=kept, pinned=pinned)
+    return replace(problem, classes=tuple(classes))
+
+
+def _ruled(count: int, rules: Sequence[Rule]) -> list[tuple[tuple[int, int], ...]]:
+    """For each site the rules that speak of it, with the set that it is in."""
+    found: list[list[tuple[int, int]]] = [[] for _ in range(count)]
+    for number, rule in enumerate(rules):
+        for place, members in enumerate(rule.sets):
+            for index in members:
+                found[index].append((number, place))
+    return [tuple(one) for one in found]
+
+
+def _of_classes(rules: Sequence[Rule], classes: Sequence[SiteClass]) -> tuple[Rule, ...]:
+    """The rules with classes by number in place of sites."""
+    home = {index: number for number, item in enumerate(classes) for index in item.sites}
+    return tuple(
+        replace(
+            rule,
+            sets=tuple(
+                tuple(sorted({home[index] for index in members if index in home}))
+                for members in rule.sets
+            ),
+        )
+        for rule in rules
     )
 
 
@@ -224,10 +282,6 @@ def _own_value(size: int, total: int) -> int:
     return size * (share_value(1, 1) + VISIBLE[-1][1]) + BONUS["own"] * max(size, total // SMALL)
 
 
-def _shareable(site: Site) -> bool:
-    return site.trainable and site.kept is None and site.size > 0
-
-
 def _likeness(site: Site) -> tuple[str, str, tuple[int, ...], str, Initial]:
     return site.owner, site.parameter, site.shape, site.dtype, site.initial
 
@@ -246,7 +300,7 @@ def _memberships(sites: Sequence[Site], evidence: Evidence) -> list[list[tuple[i
             index = index_of[name]
             if member_of[index] and member_of[index][-1][0] == number:
                 raise AllocationError(f"group {group.name} names {name!r} twice")
-            if _shareable(sites[index]):
+            if sites[index].shareable:
                 dtypes.add(sites[index].dtype)
                 member_of[index].append((number, round(1000 * min(1.0, max(0.0, unlike)))))
         if len(dtypes) > 1:

@@ -197,6 +197,10 @@ class Parameter:
     trainable: bool = True
 
 
+LITERAL_LIMIT = 65536
+"""Characters of a constant's data that a source holds; what is longer has a file beside it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Buffer:
     """A buffer (or constant tensor) of a definition, with the value the model computed.
@@ -223,6 +227,7 @@ class Definition:
     ``base`` is ``Module`` or ``Sequential`` (then children are its items and the inherited forward
     is meant: ``train`` is None). ``arguments`` are the names of constructor arguments. ``eval`` is
     None where the mode changes nothing but flags. ``rung`` is how the forward was captured.
+    ``fixed`` are arguments that the forward takes besides its inputs, at these values alone.
     """
 
     name: str
@@ -236,6 +241,7 @@ class Definition:
     eval: Graph | None = None
     doc: str = ""
     rung: Rung = "symbolic"
+    fixed: Arguments = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +321,7 @@ class Site:
         depth: longest path of layers from an input to its owner.
         uses: how often a forward reads it.
         kept: why it must keep its own parameters; None where a generator may make it.
+        values: of a frozen tensor that the model computes; ``initial`` is not drawn from then.
     """
 
     name: str
@@ -330,6 +337,7 @@ class Site:
     uses: int = 1
     trainable: bool = True
     kept: str | None = None
+    values: Buffer | None = None
 
     @property
     def size(self) -> int:
@@ -344,6 +352,11 @@ class Site:
             shape = shape[1:]
         rows = shape[0] if shape else 1
         return rows, math.prod(shape[1:])
+
+    @property
+    def shareable(self) -> bool:
+        """Whether a generator may make it."""
+        return self.trainable and self.kept is None and self.size > 0
 
 
 # --------------------------------------------------------------------------- allocation

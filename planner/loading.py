@@ -6,9 +6,9 @@ import json
 import random
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from planner.examples import Example, make_example
 from planner.initializers import initials, recording, unknown
 from planner.ir import Initial
 from planner.libraries import Source
-from planner.sources import find_object, find_source, importable
+from planner.origins import Origins
+from planner.sources import find_object, find_source, importable, name_of
 
 # Up to this many parameters a model is built a second time, with values, to measure what no
 # operation told; beyond it, memory matters more.
@@ -35,7 +36,9 @@ class LoadedModel:
     """A built model and what its initialiser does to each parameter, once per tensor.
 
     ``weights`` says whether the parameters hold values; else they are on the meta device.
-    ``example`` has the inputs that the specification or its library offers, if any.
+    ``example`` has the inputs that the specification or its library offers, if any; ``origins``
+    how the model's other tensors came about; ``frozen`` the values of parameters that are not
+    trained and have the same values in every build, such as tables of positions.
     """
 
     model: nn.Module
@@ -43,30 +46,37 @@ class LoadedModel:
     spec: str
     weights: bool
     example: Example | None = None
+    origins: Origins | None = None
+    frozen: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 def load_model(
-    spec: str, arguments: Mapping[str, object] | None = None, *, seed: int = 0
+    spec: str | Callable[..., object],
+    arguments: Mapping[str, object] | None = None,
+    *,
+    seed: int = 0,
 ) -> LoadedModel:
     """Build the model that ``spec`` names, its parameters on the meta device where possible.
 
     ``spec`` is ``package.module:callable``, ``path/to/file.py:callable`` (a module class, a factory
-    or a module; attribute paths work), ``torchvision:NAME``, ``timm:NAME`` or ``hf:CONFIG.json``;
-    ``arguments`` are its keyword arguments. Random generators are seeded for the build and restored
-    after it, as are the default dtype and the gradient mode.
+    or a module; attribute paths work), ``torchvision:NAME``, ``timm:NAME`` or ``hf:CONFIG.json``,
+    or a callable itself; ``arguments`` are its keyword arguments. Random generators are seeded for
+    the build and restored after it, as are the default dtype and the gradient mode.
 
     A model that reads its parameters' values while it is built is built plainly, with real ones.
 
     Raises:
         ModelSourceError: nothing there, or what is there builds no module that can be planned.
     """
-    with _undisturbed(seed), _blaming(f"{spec} cannot be built"):
+    name = name_of(spec)
+    with _undisturbed(seed), _blaming(f"{name} cannot be built"), Origins() as origins:
         source = find_source(spec, dict(arguments or {}))
         with importable(source.folder):
-            model, found = _build(spec, source, seed)
+            model, found = _build(name, source, seed)
+            frozen = _frozen(name, source, seed, model, found)
             example = source.example(model) if source.example else _offered(model, source.offers)
     weights = not any(parameter.is_meta for parameter in model.parameters())
-    return LoadedModel(model, found, spec, weights, example)
+    return LoadedModel(model, found, name, weights, example, origins, frozen)
 
 
 def load_inputs(spec: str, *, seed: int = 0) -> Example:
@@ -144,6 +154,28 @@ def _build(spec: str, source: Source, seed: int) -> tuple[nn.Module, dict[str, I
 def _plainly(spec: str, source: Source, seed: int) -> nn.Module:
     _seed(seed)
     return _checked(spec, source.build())
+
+
+def _frozen(
+    spec: str, source: Source, seed: int, model: nn.Module, found: Mapping[str, Initial]
+) -> dict[str, torch.Tensor]:
+    """Frozen parameters that are computed, not drawn: two builds agree on their values."""
+    names = [
+        name
+        for name, one in model.named_parameters()
+        if not one.requires_grad and found[name].family != "constant"
+    ]
+    if not names or sum(one.numel() for one in model.parameters()) > _MEASURABLE:
+        return {}
+    first, second = (_plainly(spec, source, each) for each in (seed, seed + 1))
+    if first is second:  # a module that is there already says nothing of how it was built
+        return {}
+    mine, others = dict(first.named_parameters()), dict(second.named_parameters())
+    return {
+        name: mine[name]
+        for name in names
+        if name in mine and name in others and torch.equal(mine[name], others[name])
+    }
 
 
 def _values_missing(module: nn.Module) -> bool:

@@ -12,7 +12,7 @@ _SUFFIX = ".plan.json"
 
 
 def check_outputs(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """Render every plan again and compare with the committed source.
+    """Render every plan again and compare with the committed source and the constants beside it.
 
     Args:
         paths: plans, or folders that are searched for them.
@@ -34,7 +34,11 @@ def check_outputs(paths: Iterable[Path]) -> tuple[Path, ...]:
         source = path.with_name(path.name.removesuffix(_SUFFIX) + ".py")
         sources.append(source)
         committed = source.read_text(encoding="utf-8") if source.exists() else ""
-        difference = _difference(committed, emit(read_plan(path)), source)
+        rendered = emit(read_plan(path))
+        difference = _difference(committed, rendered, source)
+        for other, content in rendered.files(source).items():
+            if other != source and not (other.exists() and other.read_bytes() == content):
+                stale.append(str(other))
         if difference:
             stale.append(str(source))
             differences.append(difference)

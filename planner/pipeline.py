@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 from planner.allocation import allocate
 from planner.budgets import parse_budget
+from planner.constraints import Constraints, read_constraints, resolve
 from planner.errors import PlannerError, TraceError
 from planner.evidence import shape_evidence
 from planner.ir import GENERATORS, MENU, Generator, Initial
@@ -17,18 +18,18 @@ from planner.sites import dense_parameters, find_sites
 from planner.validation import check
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from planner.examples import Inputs
 
 
 def plan(
-    model: nn.Module | str,
+    model: nn.Module | str | Callable[..., nn.Module],
     budget: str | int | float,
     example_inputs: Inputs | None = None,
     *,
     evidence: str = "shape",
-    constraints: None = None,
+    constraints: Constraints | None = None,
     seed: int = 0,
     generators: Sequence[Generator] | None = None,
     arguments: Mapping[str, object] | None = None,
@@ -38,9 +39,10 @@ def plan(
     """Plan how the weights of ``model`` are generated from at most ``budget`` parameters.
 
     Args:
-        model: a module, or a specification such as ``package.module:callable``,
-            ``path/file.py:callable`` or ``torchvision:resnet50``. Parameters may be on the meta
-            device.
+        model: a module, or what builds one: a callable, or a specification such as
+            ``package.module:callable``, ``path/file.py:callable`` or ``torchvision:resnet50``.
+            Parameters may be on the meta device. Of a model that is built here it is known how its
+            constants were computed, which a module that is there already does not tell.
         budget: ``"10%"``, ``"0.1x"``, ``"18M"``, ``2500000``, ``"64MB"``; all trainable parameters
             of the emitted module count against it, each once.
         example_inputs: what ``forward`` is called with: a tensor, a sequence of positional inputs,
@@ -49,10 +51,11 @@ def plan(
             a ``TensorSpec`` or a text such as ``int64:2x128`` may stand for a tensor. May be left
             out where the specification, or the library that it names, has inputs of its own.
         evidence: what groups are made from; ``"shape"`` needs no data.
-        constraints: reserved; must be None.
+        constraints: what the allocation must keep to: a sequence of ``planner.constraints``
+            objects, or the path of a TOML or JSON file of them.
         seed: seeds the model's construction and the hash generators.
         generators: the menu of generators; by default all but ``"tie"``.
-        arguments: keyword arguments of a specification's callable.
+        arguments: keyword arguments of the callable.
         deterministic_limit: the solver's limit in its own deterministic units (about seconds).
         verify: run the captured program beside the model, with random weights, in both modes and
             at two batch sizes, before it is planned; what differs is a TraceError.
@@ -62,30 +65,35 @@ def plan(
 
     Raises:
         ModelSourceError, TraceError, UnsupportedSiteError, BudgetError, InfeasibleBudgetError,
-        SolveLimitError: see each; all are PlannerError.
+        ConstraintError, ConstraintConflictError, SolveLimitError: see each; all are PlannerError.
     """
     from planner.examples import make_example
     from planner.initializers import initials
     from planner.loading import LoadedModel, load_model
     from planner.tracing import outline, trace
+    from planner.tracing.constants import to_buffer
 
-    if constraints is not None:
-        raise PlannerError("constraints are not supported yet: pass None")
     if evidence != "shape":
         raise PlannerError(f"evidence {evidence!r} is not known: use 'shape'")
     menu = tuple(MENU if generators is None else generators)
     for name in menu:
         if name not in GENERATORS:
             raise PlannerError(f"generator {name!r} is not one of {', '.join(GENERATORS)}")
+    # Before the model is built: a file that cannot be read should not cost a trace.
+    asked = constraints or ()
+    if isinstance(asked, (str, os.PathLike)):
+        asked = read_constraints(asked)
     spec = ""
     starts: Mapping[str, Initial]
+    origins, frozen = None, cast("Mapping[str, Tensor]", {})
     example = None if example_inputs is None else make_example(example_inputs)
-    if isinstance(model, str):
+    if isinstance(model, str) or _builds(model):
         loaded: LoadedModel = load_model(model, arguments or {}, seed=seed)
         module, starts, spec = loaded.model, loaded.initials, loaded.spec
+        origins, frozen = loaded.origins, loaded.frozen
         example = example or loaded.example
     else:
-        module, starts = model, initials(model)
+        module, starts = cast("nn.Module", model), initials(cast("nn.Module", model))
         spec = f"{type(model).__module__}.{type(model).__qualname__}"
     if example is None or not example.leaves():
         raise TraceError(
@@ -93,17 +101,33 @@ def plan(
             "callable that returns them with --inputs (example_inputs=... in Python)"
         )
     try:
-        program = trace(module, example.args, dict(example.kwargs), verify=verify)
+        program = trace(module, example.args, dict(example.kwargs), verify=verify, origins=origins)
     except TraceError as error:
         if not error.plannable:
             raise
-        program = outline(module, example.args, dict(example.kwargs), _portable(error))
-    sites = find_sites(module, program, starts)
+        program = outline(
+            module, example.args, dict(example.kwargs), _portable(error), origins=origins
+        )
+    values = {
+        name: to_buffer(
+            name.rpartition(".")[2], value, persistent=True, module=name, origins=origins
+        )
+        for name, value in frozen.items()
+    }
+    sites = find_sites(module, program, starts, values)
     dense = dense_parameters(sites)
-    parameters = parse_budget(budget, dense, _bytes_per_parameter(module))
+    width = _bytes_per_parameter(module)
+    parameters = parse_budget(budget, dense, width)
+    rules = resolve(asked, sites, width)
     limits = {} if deterministic_limit is None else {"deterministic_limit": deterministic_limit}
     allocation = allocate(
-        sites, shape_evidence(sites), parameters, seed=seed, generators=menu, **limits
+        sites,
+        shape_evidence(sites),
+        parameters,
+        seed=seed,
+        generators=menu,
+        rules=rules,
+        **limits,
     )
     check(sites, allocation)
     return Plan(
@@ -116,7 +140,15 @@ def plan(
         program=program,
         sites=sites,
         allocation=allocation,
+        constraints=tuple(str(one) for one in asked),
     )
+
+
+def _builds(model: object) -> bool:
+    """Whether ``model`` is no module, but what makes one."""
+    from torch import nn
+
+    return callable(model) and not isinstance(model, nn.Module)
 
 
 def _portable(error: TraceError) -> str:

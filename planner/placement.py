@@ -135,7 +135,10 @@ def _placed(
             whole += 1
         else:
             position = (position + reads) % plan.size
-        yield _windowed(site, option, start, plan.size, std)
+        # Tied sites are one tensor, and so have one deviation and mean.
+        like = sites[plan.reads[0][0]] if option.generator == "tie" else site
+        made = _windowed(like, option, start, plan.size, std)
+        yield replace(made, site=site.name)
 
 
 def _reads(option: Option, site: Site, size: int) -> int:
@@ -276,6 +279,8 @@ def _own(site: Site, problem: Problem, index: int) -> Placement:
         reason = site.kept
     elif not site.trainable:
         reason = "it is not trained, and so costs nothing"
+    elif pinned := next((one.pinned for one in problem.classes if index in one.sites), ""):
+        reason = f"asked for: {pinned}"
     elif any(index in item.sites and not item.options for item in problem.classes):
         reason = "no generator of the menu can make it"
     else:

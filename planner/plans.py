@@ -93,6 +93,7 @@ class Plan(pydantic.BaseModel):
         sites: its parameter tensors, each once.
         allocation: their banks and generators.
         notes: remarks for the reader.
+        constraints: what the user asked of the allocation, one line each.
 
     Raises:
         pydantic.ValidationError: a field of a wrong type.
@@ -121,6 +122,7 @@ class Plan(pydantic.BaseModel):
     sites: tuple[ir.Site, ...]
     allocation: ir.Allocation
     notes: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:
@@ -250,7 +252,10 @@ def _digest(data: dict[str, Any]) -> str:
 
 # Arrays whose items have a line each.
 _ROWS = frozenset(
-    "banks buffers children definitions notes operations parameters placements sites".split()
+    (
+        "banks buffers children constraints definitions notes operations parameters placements "
+        "sites"
+    ).split()
 )
 
 

@@ -74,7 +74,10 @@ def _definition(definition: Definition, known: dict[str, Definition], where: str
     own += tuple(item.name for item in definition.buffers)
     _distinct((*children, *own), f"attributes of {where}")
     inputs = tuple(item.name for item in definition.inputs)
+    inputs += tuple(name for name, _ in definition.fixed)
     _distinct(inputs, f"inputs of {where}")
+    for name, value in definition.fixed:
+        _value(value, (), (), f"{name} of {where}")
     for name in (*definition.arguments, *inputs):
         _identifier(name, f"a name in {where}")
     for name in (*children, *own):
@@ -192,6 +195,11 @@ def _sites(sites: Sequence[Site]) -> None:
                 _component(part, where)
         _component(site.parameter, f"the parameter of {where}")
         _identifier(site.dtype, f"the dtype of {where}")
+        if site.values is not None:
+            _identifier(site.values.dtype, f"the dtype of the values of {where}")
+            _operations(site.values.expression, (), (), (), where)
+            if (site.values.shape, site.values.name) != (site.shape, site.parameter):
+                raise PlanFormatError(f"{where} has values of another tensor")
         formula = site.initial.formula
         if formula is not None and formula not in FORMULAS:
             raise PlanFormatError(f"{where}: {formula!r} is not a known initialiser")

@@ -32,7 +32,7 @@ def print_report(plan: Plan, console: Console | None = None, *, every_site: bool
 
 
 def report(plan: Plan, *, every_site: bool = False) -> RenderableType:
-    """Totals, banks, sites, kept parameters, notes and the solver's word, in this order.
+    """Totals, banks, sites, kept parameters, constraints, notes and the solver's word, in order.
 
     Sites that differ only by numbers in their names share a row, unless ``every_site`` is set.
     """
@@ -45,6 +45,7 @@ def report(plan: Plan, *, every_site: bool = False) -> RenderableType:
     ):
         if rows:
             parts += [table(summary), Text("")]
+    parts += [_plain(f"asked for: {one}") for one in summary.constraints]
     parts += [_plain(f"note: {note}") for note in summary.notes]
     return _Trimmed(Group(*parts, _solver(summary)))
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from planner.errors import UnsupportedSiteError
-from planner.ir import Initial, Program, Site
+from planner.ir import Buffer, Initial, Program, Site
 from planner.topology import layers, nearest, places, role
 
 if TYPE_CHECKING:
@@ -20,7 +20,10 @@ _GENERATED = ("float32", "float64", "float16", "bfloat16")
 
 
 def find_sites(
-    model: nn.Module, program: Program, initials: Mapping[str, Initial]
+    model: nn.Module,
+    program: Program,
+    initials: Mapping[str, Initial],
+    values: Mapping[str, Buffer] | None = None,
 ) -> tuple[Site, ...]:
     """The sites of ``model`` in the order of its parameters; tied tensors are one site.
 
@@ -28,6 +31,7 @@ def find_sites(
         model: the module that was captured.
         program: what it was captured as.
         initials: how each tensor starts, by its first name.
+        values: of frozen tensors that the model computes.
 
     Raises:
         UnsupportedSiteError: a parameter stands where the program has no module, or holds integers.
@@ -78,6 +82,7 @@ def find_sites(
             depth=min((layer.depth for layer in read), default=0),
             uses=uses,
             trainable=parameter.requires_grad,
+            values=(values or {}).get(name),
         )
         sites.append(_with_reason(site))
     return tuple(sites)

@@ -39,6 +39,8 @@ class Variables:
     share: dict[int, cp_model.IntVar] = field(default_factory=dict)
     visible: dict[tuple[int, int], cp_model.IntVar] = field(default_factory=dict)
     reward: list[cp_model.IntVar] = field(default_factory=list)
+    reads: dict[tuple[int, int, int], cp_model.IntVar] = field(default_factory=dict)
+    counted: dict[tuple[int, int], cp_model.IntVar] = field(default_factory=dict)
 
 
 def constrain(problem: Problem, budget: int | None) -> Variables:

@@ -48,12 +48,23 @@ def importable(folder: str | None) -> Iterator[None]:
             sys.path.remove(folder)
 
 
-def find_source(spec: str, arguments: dict[str, Any]) -> Source:
-    """The source that ``spec`` names, with ``arguments`` for its callable.
+def name_of(spec: str | Callable[..., object]) -> str:
+    """``spec``, or ``package.module.callable`` of a callable."""
+    if isinstance(spec, str):
+        return spec
+    name = getattr(spec, "__qualname__", type(spec).__qualname__)
+    return f"{getattr(spec, '__module__', type(spec).__module__)}.{name}"
+
+
+def find_source(spec: str | Callable[..., object], arguments: dict[str, Any]) -> Source:
+    """The source that ``spec`` names, or is, with ``arguments`` for its callable.
 
     Raises:
         ModelSourceError: there is no such thing; what an import raises is passed on.
     """
+    if not isinstance(spec, str):
+        module = sys.modules.get(getattr(spec, "__module__", ""))
+        return Source(_bound(spec, arguments, name_of(spec)), None, module)
     place, name = _split(spec)
     if place in LIBRARIES:
         return LIBRARIES[place](name, arguments)

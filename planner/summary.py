@@ -158,6 +158,7 @@ class Summary:
     generated: tuple[SiteFigures, ...]
     kept: tuple[KeptFigures, ...]
     notes: tuple[str, ...]
+    constraints: tuple[str, ...]
     solver: SolverFigures
 
 
@@ -194,6 +195,7 @@ def summarise(plan: Plan, *, every_site: bool = False) -> Summary:
         generated=_rows(listed, elements, collapse=not every_site),
         kept=_kept(pairs),
         notes=plan.notes,
+        constraints=plan.constraints,
         solver=SolverFigures(
             allocator=solution.allocator,
             status=solution.status,

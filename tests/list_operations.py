@@ -13,8 +13,10 @@ from torch import nn
 FILE = Path(__file__).parents[1] / "planner" / "operations.txt"
 
 FACTORIES = (
-    "arange as_tensor empty empty_like eye finfo full full_like iinfo linspace logspace ones "
-    "ones_like rand rand_like randint randn randn_like randperm tensor zeros zeros_like"
+    "arange as_tensor bartlett_window blackman_window empty empty_like eye fft.fftfreq "
+    "fft.rfftfreq finfo full full_like hamming_window hann_window iinfo kaiser_window linspace "
+    "logspace ones ones_like rand rand_like randint randn randn_like randperm tensor "
+    "tril_indices triu_indices zeros zeros_like"
 ).split()
 NEWER = ("grouped_mm",)
 NAMESPACES = ("torch", "torch.nn.functional", "torch.linalg", "torch.fft", "torch.special")

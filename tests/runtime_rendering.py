@@ -12,6 +12,7 @@ from types import ModuleType
 
 import jinja2
 
+import planner
 from planner.emission import _with_imports
 from planner.emission.expressions import is_name
 from planner.emission.runtime import mixer
@@ -124,7 +125,7 @@ def load(source: str, folder: Path) -> ModuleType:
     """The source as an imported module of a name of its own, so that pickle finds its classes."""
     name = f"emitted_{next(_names)}"
     path = folder / f"{name}.py"
-    path.write_text(source)
+    planner.write(source, path)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

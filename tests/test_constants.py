@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from planner.emission.architecture import _constant
+from planner.emission.constants import constant
 from planner.errors import TraceError
-from planner.tracing.constants import LITERAL_LIMIT, to_buffer
+from planner.tracing import constants
+from planner.tracing.constants import to_buffer
 
 
 def unpack(data, dtype, shape):
@@ -19,7 +20,10 @@ def unpack(data, dtype, shape):
 
 
 def rebuilt(buffer):
-    return eval(_constant(buffer), {"torch": torch, "unpack": unpack})
+    names = {"torch": torch, "unpack": unpack, "math": math, "F": torch.nn.functional}
+    lines, value = constant(buffer, "Net")
+    exec("\n".join(lines), names)
+    return eval(value, names)
 
 
 RECOGNISED = {
@@ -43,7 +47,7 @@ def test_expressions_are_recognised(text):
     tensor = RECOGNISED[text]
     buffer = to_buffer("b", tensor, persistent=True, module="m")
     assert buffer.data is None
-    assert _constant(buffer) == text
+    assert constant(buffer, "Net") == ((), text)
     assert torch.equal(rebuilt(buffer), tensor)
 
 
@@ -77,11 +81,12 @@ def test_peculiar_values_survive(tensor):
     assert torch.equal(made.view(torch.int32), tensor.view(torch.int32))
 
 
-def test_large_tables_are_refused():
+def test_tables_too_large_for_a_plan_are_refused(monkeypatch):
+    monkeypatch.setattr(constants, "LIMIT", 1 << 16)
     with pytest.raises(TraceError, match="holds 400,000 bytes") as caught:
         to_buffer("table", torch.randn(100_000), persistent=True, module="a.b")
     assert caught.value.module == "a.b"
-    to_buffer("table", torch.arange(10 * LITERAL_LIMIT), persistent=True, module="")
+    to_buffer("table", torch.arange(10 << 16), persistent=True, module="")
 
 
 def test_tensors_without_data_are_refused():

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import re
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jinja2
@@ -21,18 +22,35 @@ from planner.emission.expressions import is_name
 from planner.emission.initial import resets
 from planner.emission.runtime import argument_types, runtime_view
 from planner.emission.tables import tables
+from planner.emission.tensors import SUFFIX, beside, constants, is_stored, tensors
 from planner.errors import PlannerError, TraceError
 from planner.resources import template_root
 
 if TYPE_CHECKING:
     from planner.plans import Plan
 
-__all__ = ["emit", "template_digest"]
+__all__ = ["Emitted", "emit", "template_digest"]
 
 LINE_LENGTH = 100
 
 
-def emit(plan: Plan) -> str:
+class Emitted(str):
+    """A source, with what belongs into the file beside it.
+
+    Attributes:
+        tensors: a safetensors file of the constants that are too large for the source; empty if
+            there are none.
+    """
+
+    __slots__ = ("tensors",)
+    tensors: bytes
+
+    def files(self, path: Path) -> dict[Path, str | bytes]:
+        """All that belongs on the disk, if the source goes to ``path``."""
+        return {path: str(self), **({beside(path): self.tensors} if self.tensors else {})}
+
+
+def emit(plan: Plan) -> Emitted:
     """The source of the module that ``plan`` describes: it needs torch and the standard library.
 
     Raises:
@@ -49,6 +67,7 @@ def emit(plan: Plan) -> str:
         class_view(definition, types.get(definition.name, {}), kept.lines.get(definition.name, ()))
         for definition in program.definitions
     )
+    buffers = [buffer for _, buffer in constants(program, sites)]
     root, banks = construct(program.root), plan.allocation.banks
     runtime = runtime_view(program, sites, banks, placements, root, bool(kept.table))
     text = (
@@ -69,10 +88,14 @@ def emit(plan: Plan) -> str:
             tables=tables(sites, banks, placements),
             initial=kept.table,
             runtime=runtime,
-            unpack=any(buffer.data for d in program.definitions for buffer in d.buffers),
+            unpack=any(buffer.data and not is_stored(buffer) for buffer in buffers),
+            stored=any(map(is_stored, buffers)),
+            suffix=SUFFIX,
         )
     )
-    return _format(_with_imports(text))
+    source = Emitted(_format(_with_imports(text)))
+    source.tensors = tensors(program, sites)
+    return source
 
 
 def template_digest() -> str:
@@ -99,6 +122,8 @@ def _environment() -> jinja2.Environment:
 
 _IMPORTS = (
     (r"\bbase64\.", "base64", ""),
+    (r"\bhashlib\.", "hashlib", ""),
+    (r"\bjson\.", "json", ""),
     (r"\bmath\.", "math", ""),
     (r"\boperator\.", "operator", ""),
     (r"\bzlib\.", "zlib", ""),
@@ -107,6 +132,7 @@ _IMPORTS = (
     (r"\bMapping\b", "collections.abc", "Mapping"),
     (r"@dataclass\b", "dataclasses", "dataclass"),
     (r"\bpartial\(", "functools", "partial"),
+    (r"\bPath\(", "pathlib", "Path"),
     (r"\bAny\b", "typing", "Any"),
 )
 

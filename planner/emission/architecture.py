@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from planner import operations
+from planner.emission.constants import constant
 from planner.emission.expressions import (
-    Scope,
     access,
     attribute,
-    call,
     identifier,
     is_name,
     is_numbered,
@@ -20,7 +19,6 @@ from planner.emission.expressions import (
 from planner.emission.forward import statements
 from planner.errors import PlanFormatError
 from planner.ir import (
-    Buffer,
     Container,
     Definition,
     Graph,
@@ -30,7 +28,6 @@ from planner.ir import (
     Leaf,
     Mapping,
     Node,
-    Operation,
     Ref,
     Shared,
     Slot,
@@ -51,6 +48,7 @@ class ClassView:
     reset: tuple[str, ...]
     inputs: tuple[str, ...]
     output: str
+    checks: tuple[str, ...]
     train: tuple[str, ...]
     eval: tuple[str, ...]
 
@@ -83,8 +81,9 @@ def class_view(definition: Definition, types: dict[str, str], resets: tuple[str,
         arguments=tuple(f"{identifier(name)}: {types[name]}" for name in definition.arguments),
         init=init,
         reset=reset,
-        inputs=tuple(_parameter(item) for item in definition.inputs),
+        inputs=(*(_parameter(item) for item in definition.inputs), *_fixed(definition)),
         output=output,
+        checks=tuple(_checks(definition)),
         train=train,
         eval=evaluation,
     )
@@ -93,6 +92,25 @@ def class_view(definition: Definition, types: dict[str, str], resets: tuple[str,
 def _parameter(item: Input) -> str:
     kinds = {"tensor": "Tensor", "tensors": "list[Tensor]", "any": "Any"}
     return f"{identifier(item.name)}: {kinds[item.type]}"
+
+
+def _fixed(definition: Definition) -> Iterator[str]:
+    """Arguments that have one value, after all others and by keyword."""
+    if definition.fixed:
+        yield "*"
+    for name, value in definition.fixed:
+        kind = type(value).__name__ if type(value) in (bool, int, float, str) else "Any"
+        kind = "None" if value is None else kind
+        yield f"{identifier(name)}: {kind} = {literal(value)}"
+
+
+def _checks(definition: Definition) -> Iterator[str]:
+    for name, value in definition.fixed:
+        text = literal(value)
+        test = f"is not {text}" if value is None or isinstance(value, bool) else f"!= {text}"
+        told = f"{name} is fixed at {text}: plan the model again for another"
+        yield f"if {identifier(name)} {test}:"
+        yield f"    raise ValueError({told!r})"
 
 
 def _annotation(graph: Graph) -> str:
@@ -307,23 +325,9 @@ def _reset(definition: Definition, resets: tuple[str, ...]) -> Iterator[str]:
     """The body of ``reset_parameters``: kept parameters, then constant buffers."""
     yield from resets
     for buffer in definition.buffers:
-        yield f"{access('self', buffer.name)}.copy_({_constant(buffer)})"
-
-
-def _constant(buffer: Buffer) -> str:
-    if not buffer.expression:
-        if buffer.data is None or not re.fullmatch(r"[A-Za-z0-9+/=]*", buffer.data):
-            raise PlanFormatError(f"buffer {buffer.name!r} has neither an expression nor data")
-        return f'unpack("{buffer.data}", torch.{identifier(buffer.dtype)}, {literal(buffer.shape)})'
-    known: dict[str, Operation] = {}
-
-    def refuse(path: str) -> str:
-        raise PlanFormatError(f"a constant cannot read {path!r}")
-
-    scope = Scope(lambda name: call(known[name], scope, refuse), refuse)
-    for operation in buffer.expression:
-        known[operation.result] = operation
-    return scope.value(buffer.expression[-1].result).text
+        lines, value = constant(buffer, definition.name)
+        yield from lines
+        yield f"{access('self', buffer.name)}.copy_({value})"
 
 
 def input_doc(specs: tuple[TensorSpec, ...]) -> str:

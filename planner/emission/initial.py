@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from planner.emission.constants import constant
 from planner.emission.expressions import access
 from planner.errors import PlanFormatError
 from planner.formulas import FORMULAS
@@ -37,6 +38,7 @@ def resets(program: Program, sites: Sequence[Site], placements: Mapping[str, Pla
     definitions = {definition.name: definition for definition in program.definitions}
     siblings = {site.name: site for site in sites}
     roles: dict[tuple[str, str], list[Site]] = {}
+    computed: dict[tuple[str, str], list[Site]] = {}
     generated: set[tuple[str, str]] = set()
     for site in sites:
         path = site.name.rpartition(".")[0]
@@ -44,6 +46,8 @@ def resets(program: Program, sites: Sequence[Site], placements: Mapping[str, Pla
         part = role(place, path, site.parameter)
         if placements[site.name].generator != "own":
             generated.add(part)
+        elif site.values is not None:
+            computed.setdefault(part, []).append(site)
         elif not _is_torch_default(site, siblings, place):
             roles.setdefault(part, []).append(site)
     lines: dict[str, list[str]] = {}
@@ -61,7 +65,24 @@ def resets(program: Program, sites: Sequence[Site], placements: Mapping[str, Pla
             table += [(site.name, draw(site.initial, "tensor")) for site in members]
         else:
             lines.setdefault(definition, []).extend(texts)
+    for part, members in computed.items():
+        alone = part not in roles and part not in generated
+        copies = {
+            _copy(site, access("self", part[1], definitions.get(part[0]))) for site in members
+        }
+        if len(copies) == 1 and alone:
+            lines.setdefault(part[0], []).extend(*copies)
+        else:
+            table += [(one.name, "\n    ".join(_copy(one, "tensor"))) for one in members]
     return Resets({name: tuple(group) for name, group in lines.items()}, tuple(table))
+
+
+def _copy(site: Site, tensor: str) -> tuple[str, ...]:
+    """Statements that give ``tensor`` the values of a frozen site."""
+    if site.values is None:
+        raise PlanFormatError(f"site {site.name!r} has no values")
+    lines, value = constant(site.values, _owner(site))
+    return (*lines, f"{tensor}.copy_({value})")
 
 
 _Role: TypeAlias = tuple[str, str]

@@ -12,9 +12,10 @@ import torch.fx
 from torch import nn
 
 from planner.errors import TraceError
-from planner.ir import Definition, Leaf, Program, TensorSpec, Verification
+from planner.ir import Definition, Leaf, Program, TensorSpec, Value, Verification
+from planner.origins import Origins
 from planner.tracing.blocks import Builder
-from planner.tracing.calls import Capture, arguments_of
+from planner.tracing.calls import Capture, arguments_of, input_name
 from planner.tracing.checks import Evidence, drop, settle
 from planner.tracing.faults import shapes_of
 from planner.tracing.folding import fold, map_leaves
@@ -25,6 +26,7 @@ from planner.tracing.norms import write_out_norms
 from planner.tracing.recovery import without_defaults
 from planner.tracing.shapes import propagate
 from planner.tracing.skeletons import refuse_names, refuse_unseen, without_data
+from planner.tracing.values import is_literal, to_value
 from planner.tracing.verification import verify as verified
 
 __all__ = ["outline", "trace"]
@@ -36,6 +38,7 @@ def trace(
     kwargs: Mapping[str, Any] | None = None,
     *,
     verify: bool = True,
+    origins: Origins | None = None,
 ) -> Program:
     """Capture ``model`` as a program.
 
@@ -51,6 +54,7 @@ def trace(
         kwargs: keyword arguments, likewise.
         verify: run the captured graphs beside the model, with random weights, in both modes and at
             two batch sizes.
+        origins: how the model's tensors came about, if it is known.
 
     Raises:
         TraceError: a module cannot be captured, or its graph does not do what its forward does;
@@ -97,10 +101,12 @@ def trace(
             distrusted |= {type(skeleton.get_submodule(str(error.module)))}
     settle(captures.values(), evidence, recordings.is_idle)
     drop(captures.values(), evidence)
-    block = Builder(model, skeleton, captures, tensors, leaves).block(skeleton, "")
-    definitions, root = fold(block, _positional_names)
+    block = Builder(model, skeleton, captures, tensors, leaves, origins).block(skeleton, "")
+    folded, root = fold(block, _positional_names)
+    *definitions, last = map(_shortened, folded)
+    last = replace(last, fixed=_fixed(skeleton, captures.get(id(skeleton)), *example))
     return Program(
-        tuple(_shortened(definition) for definition in definitions),
+        (*definitions, last),
         root,
         tuple(_spec(tensor) for tensor in tensors_in(given)),
         tuple(_spec(tensor) for tensor in tensors_in(outputs)),
@@ -109,7 +115,12 @@ def trace(
 
 
 def outline(
-    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], obstacle: str
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    obstacle: str,
+    *,
+    origins: Origins | None = None,
 ) -> Program:
     """The hierarchy of a model whose forward cannot be captured: to plan and report, not to emit.
 
@@ -118,10 +129,13 @@ def outline(
         args: as for :func:`trace`.
         kwargs: as for :func:`trace`.
         obstacle: what stops the capture.
+        origins: as for :func:`trace`.
     """
     skeleton = without_data(model)
     write_out_norms(skeleton)
-    block = Builder(model, skeleton, {}, set(), recover_leaves(skeleton)).block(skeleton, "")
+    block = Builder(model, skeleton, {}, set(), recover_leaves(skeleton), origins).block(
+        skeleton, ""
+    )
     definitions, root = fold(block, _positional_names)
     inputs = tuple(_spec(tensor) for tensor in tensors_in((tuple(args), dict(kwargs))))
     shortened = tuple(_shortened(definition) for definition in definitions)
@@ -173,6 +187,21 @@ def _shortened(definition: Definition) -> Definition:
     graphs = (definition.train, definition.eval)
     train, evaluation = (one and without_default_keywords(one) for one in graphs)
     return replace(definition, train=train, eval=evaluation)
+
+
+def _fixed(
+    model: nn.Module, captured: Capture | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[str, Value], ...]:
+    """The literals among the example's arguments, which the captured forward has for good."""
+    if captured is None:
+        return ()
+    names = list(inspect.signature(type(model).forward).parameters)
+    given = {*names[1 : len(args) + 1], *kwargs}
+    return tuple(
+        (input_name(name), to_value(value))
+        for name, value in captured.call.constants
+        if name in given and is_literal(value)
+    )
 
 
 def _spec(tensor: torch.Tensor) -> TensorSpec:

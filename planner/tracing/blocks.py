@@ -10,6 +10,7 @@ from torch import nn
 
 from planner.errors import TraceError
 from planner.ir import Buffer, Input, Leaf, Parameter, Shared
+from planner.origins import Origins
 from planner.tracing.calls import Capture, input_name, passed_arguments
 from planner.tracing.constants import to_buffer
 from planner.tracing.folding import Block, BlockContainer, BlockNode
@@ -39,8 +40,10 @@ class Builder:
         captures: dict[int, Capture],
         tensors: set[torch.fx.Node],
         leaves: dict[int, Leaf],
+        origins: Origins | None = None,
     ) -> None:
         self.model = model
+        self.origins = origins
         self.captures = captures
         self.tensors = tensors
         self.leaves = leaves
@@ -170,10 +173,13 @@ class Builder:
         for name, buffer in real._buffers.items():
             if buffer is not None:
                 persistent = name not in real._non_persistent_buffers_set
-                found.append(to_buffer(name, buffer, persistent=persistent, module=path))
+                found.append(self._buffer(name, buffer, path, persistent=persistent))
         made = captured.constants if captured is not None else {}
         for name in sorted(self.read.get(id(real), ())):
             value = real.__dict__.get(name, made.get(name))
             if isinstance(value, torch.Tensor):
-                found.append(to_buffer(name, value, persistent=False, module=path))
+                found.append(self._buffer(name, value, path, persistent=False))
         return tuple(found)
+
+    def _buffer(self, name: str, value: torch.Tensor, path: str, *, persistent: bool) -> Buffer:
+        return to_buffer(name, value, persistent=persistent, module=path, origins=self.origins)

@@ -12,20 +12,33 @@ from typing import TypeAlias
 import torch
 
 from planner.errors import TraceError
-from planner.ir import Buffer, Operation, Ref, Special
+from planner.ir import Buffer, Graph, Operation, Ref
+from planner.origins import Origins
+from planner.tracing.derivations import derive, evaluate
+from planner.tracing.graphs import without_default_keywords
 from planner.tracing.values import to_value
 
 Expression: TypeAlias = tuple[Operation, ...]
 
-LITERAL_LIMIT = 65536
-"""Bytes of compressed data that a plan carries for one tensor."""
+LIMIT = 1 << 26
+"""Characters of compressed data that a plan carries for one tensor."""
 
 
-def to_buffer(name: str, tensor: torch.Tensor, *, persistent: bool, module: str) -> Buffer:
+def to_buffer(
+    name: str,
+    tensor: torch.Tensor,
+    *,
+    persistent: bool,
+    module: str,
+    origins: Origins | None = None,
+) -> Buffer:
     """The buffer that holds ``tensor``.
 
+    An expression is one of the simplest, or what the model called to make it (``origins``), and
+    gives the tensor to the last bit.
+
     Raises:
-        TraceError: no expression is recognised and the data exceed ``LITERAL_LIMIT`` bytes, or the
+        TraceError: no expression is recognised and the data exceed ``LIMIT`` bytes, or the
             tensor has no data.
     """
     if tensor.is_meta:
@@ -34,26 +47,42 @@ def to_buffer(name: str, tensor: torch.Tensor, *, persistent: bool, module: str)
             "(parameters may stay on meta)",
             module=module,
         )
-    tensor = tensor.detach().cpu()
+    real, tensor = tensor, tensor.detach().cpu()
     shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
-    for expression in _candidates(tensor):
-        if _identical(_evaluate(expression), tensor):
-            return Buffer(name, shape, dtype, persistent, expression=expression)
+    expression = _expression(real, origins)
+    if expression:
+        return Buffer(name, shape, dtype, persistent, expression=expression)
     raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     data = base64.b64encode(zlib.compress(raw, 9)).decode()
-    if len(data) > LITERAL_LIMIT:
+    if len(data) > LIMIT:
         raise TraceError(
             f"buffer {name!r} of module {module!r} holds {len(raw):,} bytes that no known "
-            f"expression gives and that do not fit into {LITERAL_LIMIT:,} bytes compressed: "
-            "compute it in forward from arange, triu and the like, or make it smaller",
+            f"expression gives and that do not fit into {LIMIT:,} bytes compressed: "
+            "compute it with functions of torch when the model is built, or make it smaller",
             module=module,
         )
     return Buffer(name, shape, dtype, persistent, data=data)
 
 
+def _expression(tensor: torch.Tensor, origins: Origins | None) -> Expression:
+    """Operations that give ``tensor``; none where none are known."""
+    plain = tensor.detach().cpu()
+    for expression in _candidates(plain):
+        if _identical(evaluate(expression), plain):
+            return expression
+    derived = () if origins is None else derive(tensor, origins)
+    if derived:
+        try:
+            if _identical(evaluate(derived), plain):
+                return without_default_keywords(Graph(derived, None)).operations
+        except Exception:  # noqa: BLE001  what a model did once need not work twice
+            return ()
+    return ()
+
+
 def _identical(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Equal values, and zeros of one sign."""
-    if not torch.equal(one, other):
+    if one.dtype is not other.dtype or not torch.equal(one, other):
         return False
     return not one.is_floating_point() or torch.equal(one.signbit(), other.signbit())
 
@@ -63,31 +92,6 @@ def _call(
 ) -> Operation:
     kwargs = () if dtype is None else (("dtype", to_value(dtype)),)
     return Operation(result, "function", target, tuple(to_value(item) for item in args), kwargs)
-
-
-def _evaluate(expression: Expression) -> torch.Tensor:
-    """Run an expression made by :func:`_candidates`."""
-    values: dict[str, object] = {}
-
-    def concrete(value: object) -> object:
-        if isinstance(value, Ref):
-            return values[value.ref]
-        if isinstance(value, Special):
-            return float(value.text) if value.special == "float" else getattr(torch, value.text)
-        return value
-
-    result: object = None
-    for call in expression:
-        args = [concrete(item) for item in call.args]
-        kwargs = {key: concrete(item) for key, item in call.kwargs}
-        if call.op == "method":
-            result = getattr(args[0], call.target)(*args[1:], **kwargs)
-        else:
-            result = getattr(torch, call.target.removeprefix("torch."))(*args, **kwargs)
-        values[call.result] = result
-    if not isinstance(result, torch.Tensor):
-        raise TypeError("an expression without a tensor")
-    return result
 
 
 def _candidates(tensor: torch.Tensor) -> Iterator[Expression]:

@@ -22,6 +22,7 @@ from planner.errors import TraceError
 from planner.ir import Leaf
 from planner.tracing.calls import Call, Capture, bind
 from planner.tracing.checks import decisions_of, drop_varying
+from planner.tracing.decisions import explored
 from planner.tracing.extents import Place
 from planner.tracing.faults import fault, is_refusal
 from planner.tracing.functions import map_tensors
@@ -179,10 +180,14 @@ class Recordings:
             with mode:
                 return torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype)
 
-        model = copy_with(self._model, make).train(training)
+        def run() -> dict[str, list[Recorded]]:
+            # A copy for each, as forwards may change their modules.
+            model = copy_with(self._model, make).train(training)
+            return record(model, args, kwargs, mode, self._leaves, inlined, turned)
+
         args, kwargs = map_tensors((self._args, dict(self._kwargs)), make)
         try:
-            return record(model, args, kwargs, mode, self._leaves, inlined, turned)
+            return explored(run, _same)
         except RecordingError as error:
             module = self._model.get_submodule(error.path)
             raise fault(module, error.path, error.cause, (args, kwargs)) from error
@@ -246,6 +251,25 @@ def _places(run: Mapping[str, list[Recorded]]) -> set[Place]:
 
 def _texts(run: Mapping[str, list[Recorded]]) -> dict[str, list[str]]:
     return {path: [call.text for call in calls] for path, calls in run.items()}
+
+
+def _same(one: dict[str, list[Recorded]], other: dict[str, list[Recorded]]) -> bool:
+    """Whether two runs did the same."""
+    if {path: len(calls) for path, calls in one.items()} != {
+        path: len(calls) for path, calls in other.items()
+    }:
+        return False
+    return all(
+        mine.call == its.call
+        and text_of(mine.graph) == text_of(its.graph)
+        and mine.constants.keys() == its.constants.keys()
+        and all(
+            not value.is_meta and torch.equal(value, its.constants[name])
+            for name, value in mine.constants.items()
+        )
+        for path, calls in one.items()
+        for mine, its in zip(calls, other[path], strict=True)
+    )
 
 
 def capture_all(

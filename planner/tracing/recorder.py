@@ -34,6 +34,7 @@ from planner.tracing.calls import (
     items_of,
 )
 from planner.tracing.checks import DECISION
+from planner.tracing.decisions import decided
 from planner.tracing.extents import (
     Decision,
     Extent,
@@ -50,6 +51,7 @@ from planner.tracing.functions import function_of, is_in_place, run_leaf, shaped
 from planner.tracing.interception import applications, calls, lengths, quiet
 from planner.tracing.likeness import text_of
 from planner.tracing.norms import DECOMPOSED
+from planner.tracing.values import is_literal
 
 
 class InlineError(Exception):
@@ -138,6 +140,8 @@ class _Frame:
             self.nodes[id(value)] = node
             self.kept.append(value)
         elif is_computed(value):
+            if type(value) in (tuple, list):
+                node.meta["parts"] = type(value), len(value)
             self.nodes[id(value)] = node
             self.kept.append(value)
             for key, item in items_of(value).items():
@@ -271,10 +275,15 @@ class _Recorder(TorchFunctionMode):
         if self.paused or not self.frames:
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
+        answer = decided(name, args)
+        if answer is not None:
+            return answer
         if name in _UNFOLDED:
             with self:
                 return _UNFOLDED[name](*args, **kwargs)
         changes = is_in_place(func)
+        if changes and args and _is_parameter(args[0]):
+            raise UnseenError("it changes a parameter in place, which may be a generated one")
         result = shaped(func, plain(args), plain(kwargs))
         if isinstance(result, (torch.Size, int)):
             return _sizes(name, result, args)
@@ -360,10 +369,12 @@ class _Recorder(TorchFunctionMode):
             return slice(
                 *(self.to_argument(part) for part in (value.start, value.stop, value.step))
             )
-        if isinstance(value, (torch.Size, tuple)):
-            return tuple(self.to_argument(item) for item in value)
-        if isinstance(value, list):
-            return [self.to_argument(item) for item in value]
+        if isinstance(value, (torch.Size, tuple, list)):
+            items = [self.to_argument(item) for item in value]
+            whole = _whole(items)
+            if whole is not None and whole.meta["parts"][0] is tuple:
+                return whole
+            return items if isinstance(value, list) else tuple(items)
         if isinstance(value, Mapping) or is_computed(value):
             return {key: self.to_argument(item) for key, item in items_of(value).items()}
         return value
@@ -374,8 +385,17 @@ class _Recorder(TorchFunctionMode):
         if held and not isinstance(value, torch.Tensor):
             items = {key: self.to_output(item) for key, item in held.items()}
             if isinstance(value, (tuple, list)):
-                return (list if isinstance(value, list) else tuple)(items.values())
+                kind = list if isinstance(value, list) else tuple
+                whole = _whole(list(items.values()))
+                if whole is None:
+                    return kind(items.values())
+                if whole.meta["parts"][0] is kind:
+                    return whole
+                return self.frames[-1].graph.call_function(kind, (whole,))
             return items
+        if len(self.frames) > 1 and not is_computed(value) and not is_literal(value):
+            # An object, such as a cache, that the caller may look into; graphs cannot.
+            return None
         return self.to_argument(value)
 
     def device(self, value: torch.device) -> Any:
@@ -442,6 +462,25 @@ def _sizes(name: str, result: Any, args: tuple[Any, ...]) -> Any:
     return result
 
 
+def _whole(items: list[Any]) -> torch.fx.Node | None:
+    """The value of which ``items`` are all the parts, however many those are for other sizes."""
+    first = items[0] if items else None
+    if not isinstance(first, torch.fx.Node) or first.target is not operator.getitem:
+        return None
+    whole = first.args[0]
+    if not isinstance(whole, torch.fx.Node) or whole.meta.get("parts", (None, 0))[1] != len(items):
+        return None
+    parts = [getattr(item, "args", None) for item in items]
+    return whole if parts == [(whole, index) for index in range(len(items))] else None
+
+
+def _is_parameter(value: Any) -> bool:
+    """Whether ``value`` is a parameter or a part of one."""
+    return isinstance(value, nn.Parameter) or isinstance(
+        getattr(value, "_base", None), nn.Parameter
+    )
+
+
 def _rows(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     return iter(tensor.unbind(0))
 
@@ -450,4 +489,5 @@ def _rows(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
 _UNFOLDED: dict[str, Callable[..., Any]] = {
     **{function.__name__: made_of for function, made_of in DECOMPOSED.items()},
     "__iter__": _rows,
+    "_is_all_true": torch.Tensor.all,
 }

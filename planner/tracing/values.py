@@ -38,6 +38,15 @@ def to_value(argument: Any) -> Value:
     return _atom(argument)
 
 
+def is_literal(argument: Any) -> bool:
+    """Whether ``argument`` can stand in a program."""
+    try:
+        to_value(argument)
+    except TypeError:
+        return False
+    return True
+
+
 def _atom(argument: Any) -> Value:
     if argument is None or isinstance(argument, (bool, str)):
         return argument

@@ -81,7 +81,7 @@ class Examination:
         """A plan that leaves every tensor its own parameters can be made and emitted."""
         before = {key: one.clone() for key, one in self.model.state_dict().items()}
         # Afresh: libraries give a model hooks while it runs, and the planner refuses those.
-        plan = planner.plan(self.fresh(), "100%", self.example, generators=("own",))
+        plan = planner.plan(self.fresh, "100%", self.example, generators=("own",))
         self.source = planner.emit(plan)
         self.verification = plan.program.verification
         after = self.model.state_dict()
@@ -166,10 +166,10 @@ class Examination:
         facts: Facts = {}
         try:
             # The capture was compared with the model when every tensor kept its own parameters.
-            plan = planner.plan(self.fresh(), max(1, self.dense // 10), self.example, verify=False)
+            plan = planner.plan(self.fresh, max(1, self.dense // 10), self.example, verify=False)
         except planner.InfeasibleBudgetError as error:
             facts["minimum"] = error.minimum
-            plan = planner.plan(self.fresh(), error.minimum, self.example, verify=False)
+            plan = planner.plan(self.fresh, error.minimum, self.example, verify=False)
         source = planner.emit(plan)
         differentiable = self.differentiable()
         training = self.case.modes[-1]

@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
+import tempfile
 import types
 from collections.abc import Iterator
+from pathlib import Path
+
+from planner.emission import Emitted
 
 FORBIDDEN = ("planner", "torchvision", "timm", "transformers", "ortools", "sklearn", "jinja2")
 
 _numbers = itertools.count()
+_folder = tempfile.TemporaryDirectory()
 
 
 @contextlib.contextmanager
@@ -28,9 +33,12 @@ def torch_alone() -> Iterator[None]:
         sys.modules.update(hidden)
 
 
-def import_source(source: str) -> types.ModuleType:
-    """The module that ``source`` is; registered, as dataclasses want it."""
+def import_source(source: Emitted) -> types.ModuleType:
+    """The module that ``source`` is; registered, as dataclasses want it, with its constants."""
     module = types.ModuleType(f"emitted_{next(_numbers)}")
+    module.__file__ = f"{_folder.name}/{module.__name__}.py"
+    for path, content in source.files(Path(module.__file__)).items():
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
     sys.modules[module.__name__] = module
     exec(compile(source, module.__name__, "exec"), module.__dict__)
     return module
