@@ -69,7 +69,7 @@ def trace(
         arguments_of(skeleton, *example)
     except TypeError as error:
         raise TraceError(
-            f"{type(model).__name__}.forward{inspect.signature(type(model).forward)} does not take "
+            f"{type(model).__name__}.forward{inspect.signature(model.forward)} does not take "
             f"the example inputs: {error}. Check --input / example_inputs."
         ) from error
     given: tuple[tuple[Any, ...], dict[str, Any]]

@@ -63,13 +63,12 @@ def arguments_of(
     Raises:
         TypeError: the arguments do not fit the signature.
     """
-    signature = inspect.signature(type(module).forward)
-    bound = signature.bind(module, *args, **kwargs)
+    # Of the module, not of its class: it may have chosen its forward when it was built.
+    signature = inspect.signature(module.forward)
+    bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
     found: dict[str, Any] = {}
-    for position, (name, value) in enumerate(bound.arguments.items()):
-        if position == 0:
-            continue
+    for name, value in bound.arguments.items():
         kind = signature.parameters[name].kind
         if kind is inspect.Parameter.VAR_POSITIONAL:
             found.update({f"{name}_{index}": item for index, item in enumerate(value)})

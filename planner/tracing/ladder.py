@@ -314,7 +314,7 @@ def _union(module: nn.Module, one: Call, other: Call, path: str) -> Call:
     inputs: list[str] = []
     mine, theirs = dict(one.constants), dict(other.constants)
     constants: list[tuple[str, object]] = []
-    for name in inspect.signature(type(module).forward).parameters:
+    for name in inspect.signature(module.forward).parameters:
         values = [known[name] for known in (mine, theirs) if name in known]
         if len(values) == 2 and values[0] == values[1]:
             constants.append((name, values[0]))

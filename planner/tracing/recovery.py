@@ -82,10 +82,13 @@ _SPECIAL: tuple[tuple[type[nn.Module], Callable[[Any], dict[str, Any]]], ...] = 
 
 
 def is_torch_leaf(module: nn.Module) -> bool:
-    """Whether ``module`` is one of ``torch.nn``'s own classes and no container of others."""
-    return type(module).__module__.startswith("torch.nn.modules.") and not isinstance(
+    """Whether ``module`` is one of ``torch.nn``'s own, as torch made it, and no container."""
+    if isinstance(
         module, (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
-    )
+    ):
+        return False
+    own = type(module).__module__.startswith("torch.nn.modules.")
+    return own and "forward" not in module.__dict__
 
 
 def recover(module: nn.Module) -> Leaf:

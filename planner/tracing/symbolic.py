@@ -73,7 +73,7 @@ class _ModuleTracer(torch.fx.Tracer):
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         if m not in (self.submodule_paths or {}):
             # A module made on the fly, such as a slice of a Sequential: its children are ours.
-            return type(m).forward(m, *args, **kwargs)
+            return m.forward(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
 
     def create_proxy(
@@ -98,7 +98,7 @@ class _ModuleTracer(torch.fx.Tracer):
         arguments: dict[str, Any] = {**dict(self.call.constants), **proxies}
 
         def forward(root: nn.Module) -> Any:
-            return root_fn(root, **arguments)
+            return root.forward(**arguments)
 
         return forward, [self.root]
 
