@@ -10,19 +10,23 @@ from typing import Any
 from torch import nn
 
 
-def rebind(twin: nn.Module, memo: dict[int, Any]) -> None:
-    """Let the functions that are forwards of ``twin``, a deep copy, read the copy.
+def rebind(model: nn.Module, twin: nn.Module, memo: dict[int, Any]) -> None:
+    """Let the functions that are forwards in ``twin`` read it and not ``model``.
 
     Methods and partial functions are copied with what they are bound to; what a function encloses
     is not.
 
     Args:
-        twin: what ``copy.deepcopy`` made.
+        model: what was copied.
+        twin: what ``copy.deepcopy`` made of it.
         memo: of that copy: what stands for what, by ``id``.
     """
+    originals = {id(module.__dict__.get("forward")) for module in model.modules()}
     for module in twin.modules():
         forward = module.__dict__.get("forward")
-        if isinstance(forward, types.FunctionType) and forward.__closure__:
+        if not isinstance(forward, types.FunctionType) or id(forward) not in originals:
+            continue
+        if forward.__closure__:
             cells = (types.CellType(copy.deepcopy(_held(cell), memo)) for cell in forward.__closure__)
             made = types.FunctionType(
                 forward.__code__,

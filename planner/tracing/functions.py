@@ -110,7 +110,7 @@ def run_leaf(module: nn.Module, args: Any, kwargs: Any) -> Any:
     try:
         return module(*args, **kwargs)
     except RuntimeError as error:
-        if "meta tensor" not in str(error):
+        if "meta tensor" not in str(error).lower():
             raise
 
     def real(tensor: torch.Tensor) -> torch.Tensor:

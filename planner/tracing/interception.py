@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -56,6 +57,28 @@ def lengths() -> Iterator[None]:
         yield
     finally:
         builtins.len = plain
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Inside, functions that torch compiled run as the Python that they were compiled from."""
+    scripted: Any = torch.jit.ScriptFunction
+    plain = scripted.__call__
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        written = getattr(function, "_torchdynamo_inline", None)
+        return plain(function, *args, **kwargs) if written is None else written(*args, **kwargs)
+
+    scripted.__call__ = call
+    try:
+        # Unless that is loaded, nothing was compiled; loading it takes a second.
+        if "torch._dynamo" in sys.modules:
+            with torch.compiler.set_stance("force_eager"):
+                yield
+        else:
+            yield
+    finally:
+        scripted.__call__ = plain
 
 
 @contextmanager

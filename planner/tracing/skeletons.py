@@ -71,7 +71,7 @@ def copy_with(model: nn.Module, replace: Callable[[torch.Tensor], torch.Tensor])
                 memo[id(value)] = replace(value.detach())
     try:
         twin = copy.deepcopy(model, memo)
-        rebind(twin, memo)
+        rebind(model, twin, memo)
     except Exception as error:  # whatever a user's __deepcopy__ or attribute raises
         raise TraceError(
             f"the model cannot be copied ({type(error).__name__}: {error}): remove attributes that "

@@ -171,7 +171,7 @@ def _twin(model: nn.Module, weights: Mapping[int, nn.Parameter]) -> nn.Module:
             if isinstance(value, torch.Tensor):
                 known[id(value)] = value.detach().to("cpu", copy=True)
     twin = copy.deepcopy(model, known)
-    rebind(twin, known)
+    rebind(model, twin, known)
     write_out_norms(twin)
     return twin
 
