@@ -234,7 +234,7 @@ def function_name(target: str) -> str:
     """A public function as the emitted file writes it."""
     if target.startswith("torch.nn.functional."):
         return f"F.{target.rpartition('.')[2]}"
-    return target.removeprefix("builtins.")
+    return target.removeprefix("builtins.").replace("torch.nn.", "nn.", 1)
 
 
 def call(operation: Operation, scope: Scope, module: Callable[[str], str]) -> Expression:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.fx
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 from planner import operations
 from planner.ir import Rung
@@ -129,6 +130,8 @@ def items_of(value: Any) -> dict[Any, Any]:
 
 def as_graphs(value: Any) -> Any:
     """``value`` as captured graphs hand it on: with dicts for dataclasses and other mappings."""
+    if isinstance(value, PackedSequence):
+        return value
     if isinstance(value, (tuple, list)):
         items = [as_graphs(item) for item in value]
         return items if isinstance(value, list) else tuple(items)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import logging
 import sys
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,6 +44,37 @@ def applications(applied: Callable[..., Any]) -> Iterator[None]:
         yield
     finally:
         Function.apply = plain
+
+
+@contextmanager
+def wholes(functions: Iterable[Callable[..., Any]], called: Callable[..., Any]) -> Iterator[None]:
+    """Inside, every call of ``functions``, which torch wrote in Python, goes through ``called``.
+
+    Models import such functions by name, so that it is their code that is replaced.
+    """
+    changed: list[Any] = list(functions)
+    plain = [_parts(function) for function in changed]
+    try:
+        for function, parts in zip(changed, plain, strict=True):
+            run = types.FunctionType(parts[0], function.__globals__, function.__name__, parts[1])
+            hook = functools.partial(called, function, run)
+            _change(function, (_through.__code__, None, {"through": hook}))
+        yield
+    finally:
+        for function, parts in zip(changed, plain, strict=True):
+            _change(function, parts)
+
+
+def _through(*args: Any, through: Callable[..., Any], **kwargs: Any) -> Any:
+    return through(args, kwargs)
+
+
+def _parts(function: Any) -> tuple[Any, Any, Any]:
+    return function.__code__, function.__defaults__, function.__kwdefaults__
+
+
+def _change(function: Any, parts: tuple[Any, Any, Any]) -> None:
+    function.__code__, function.__defaults__, function.__kwdefaults__ = parts
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import torch.fx
 from torch import nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd import Function
+from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
@@ -36,8 +37,9 @@ from planner.tracing.decisions import decided
 from planner.tracing.extents import Extent, Extents, Ratio, plain, shape_of, traced
 from planner.tracing.faults import UnseenError
 from planner.tracing.functions import function_of, is_in_place, run_leaf, shaped, tensors_in
-from planner.tracing.interception import applications, calls, lengths, quiet
+from planner.tracing.interception import applications, calls, lengths, quiet, wholes
 from planner.tracing.norms import DECOMPOSED
+from planner.tracing.packing import SHAPES
 from planner.tracing.values import is_literal
 
 
@@ -153,9 +155,9 @@ class _Recorder(TorchFunctionMode):
         self.owned: dict[int, tuple[dict[int, str], dict[int, str]]] = {}
 
     def run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, list[Recorded]]:
-        watched = calls(self.called), applications(self.applied), lengths(), quiet()
+        watched = calls(self.called), applications(self.applied), wholes(SHAPES, self.whole)
         with ExitStack() as stack:
-            for context in (self.mode, self, *watched):
+            for context in (self.mode, self, *watched, lengths(), quiet()):
                 stack.enter_context(context)
             self.enter(self.model, args, dict(kwargs))
         return self.found
@@ -285,6 +287,19 @@ class _Recorder(TorchFunctionMode):
         name = function.__name__
         raise UnseenError(f"{name} has a backward of its own, which no graph shows")
 
+    def whole(
+        self, function: Callable[..., Any], run: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        """What ``function(*args, **kwargs)`` gives, as one node; ``run`` does it unrecorded."""
+        if self.paused or not self.frames:
+            return run(*args, **kwargs)
+        with self.pause():
+            result = SHAPES[function](*plain(args), **plain(kwargs))
+        frame = self.frames[-1]
+        given, named = self.to_argument(args), self.to_argument(kwargs)
+        frame.learn(result, frame.graph.call_function(function, given, named))
+        return result
+
     @contextmanager
     def pause(self) -> Iterator[None]:
         """Inside, nothing is recorded."""
@@ -326,6 +341,11 @@ class _Recorder(TorchFunctionMode):
             return slice(
                 *(self.to_argument(part) for part in (value.start, value.stop, value.step))
             )
+        if isinstance(value, PackedSequence):
+            parts = tuple(self.to_argument(item) for item in value)
+            frame.kept.append(value)
+            frame.nodes[id(value)] = frame.graph.call_function(PackedSequence, parts)
+            return frame.nodes[id(value)]
         if isinstance(value, (torch.Size, tuple, list)):
             items = [self.to_argument(item) for item in value]
             whole = _whole(items)
@@ -339,7 +359,7 @@ class _Recorder(TorchFunctionMode):
     def to_output(self, value: Any) -> Any:
         """What a forward returns, as the output of its graph."""
         held = items_of(value)
-        if held and not isinstance(value, torch.Tensor):
+        if held and not isinstance(value, (torch.Tensor, PackedSequence)):
             items = {key: self.to_output(item) for key, item in held.items()}
             if isinstance(value, (tuple, list)):
                 kind = list if isinstance(value, list) else tuple
