@@ -173,7 +173,13 @@ class Recordings:
             model = copy_with(self._model, make).train(training)
             return record(model, args, kwargs, mode, self._leaves, inlined)
 
-        args, kwargs = map_tensors((self._args, dict(self._kwargs)), make)
+        def given(tensor: torch.Tensor) -> torch.Tensor:
+            # Gradients may be wanted of an input; a leaf could not be changed in place.
+            made = make(tensor)
+            differs = made.is_floating_point() or made.is_complex()
+            return made.requires_grad_().clone() if differs else made
+
+        args, kwargs = map_tensors((self._args, dict(self._kwargs)), given)
         try:
             return explored(run, _same)
         except RecordingError as error:

@@ -38,6 +38,11 @@ class _Proxy(torch.fx.Proxy):
     # Comparing records an operation, so that Python no longer finds a hash by itself.
     __hash__ = torch.fx.Proxy.__hash__
 
+    def __getattr__(self, k: str) -> Any:
+        if k == "data":  # the same values, from which no gradients go back
+            return self.tracer.create_proxy("call_method", "detach", (self,), {})
+        return super().__getattr__(k)
+
     def __setitem__(self, key: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
 
