@@ -24,6 +24,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
+from planner.tracing.backward import imitate, kind_of
 from planner.tracing.calls import (
     Call,
     Context,
@@ -109,6 +110,11 @@ class _Frame:
     kept: list[Any] = field(default_factory=list)
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
 
+    def refuse_autocast(self) -> None:
+        """Stop where autocast is not what it was when the forward was called."""
+        if self.context.autocast != Context.now().autocast:
+            raise UnseenError("it switches autocast within its forward, which no graph shows")
+
     def learn(self, value: Any, node: torch.fx.Node, *, detached: bool = False) -> None:
         """``node`` stands for ``value``, and its items for what ``value`` holds.
 
@@ -174,6 +180,7 @@ class _Recorder(TorchFunctionMode):
         local = self.names(frame.module)[0].get(id(module))
         if local is None:
             raise InlineError(frame.path, f"it calls {path!r}, which is not below it")
+        frame.refuse_autocast()
         node = frame.graph.call_module(
             local, self.to_argument(args), self.to_argument(kwargs) or None
         )
@@ -215,9 +222,21 @@ class _Recorder(TorchFunctionMode):
         return result
 
     def write_back(self, module: nn.Module, buffers: Mapping[str, torch.Tensor | None]) -> None:
-        """Write what a forward assigned to its ``buffers`` into them."""
+        """Write what a forward assigned to its ``buffers`` into them.
+
+        What has another shape cannot be: such a buffer remembers what it was last computed for, and
+        where the recorded run computes it, so does the emitted forward, each time.
+
+        Raises:
+            UnseenError: it is kept in the state as well.
+        """
         for name, value in module._buffers.items():
-            if value is not None and name in buffers and value is not buffers[name]:
+            before = buffers.get(name)
+            if value is not None and before is not None and value is not before:
+                if value.shape != before.shape:
+                    if name not in module._non_persistent_buffers_set:
+                        raise UnseenError(f"its buffer {name!r} gets another shape")
+                    continue
                 graph = self.frames[-1].graph
                 graph.call_method("copy_", (graph.get_attr(name), self.to_argument(value)))
         module._buffers.update(buffers)
@@ -266,8 +285,7 @@ class _Recorder(TorchFunctionMode):
         kind, target, args, kwargs = function_of(func, args, kwargs)
         given, named = self.to_argument(args), self.to_argument(kwargs)
         node = frame.graph.create_node(kind, target, given, named)
-        if frame.context.autocast != Context.now().autocast:
-            raise UnseenError("it switches autocast within its forward, which no graph shows")
+        frame.refuse_autocast()
         detached = frame.context.gradients and not torch.is_grad_enabled()
         detached &= any(one.requires_grad for one in tensors_in((args, kwargs)))
         if changes and args and isinstance(args[0], torch.Tensor):
@@ -284,8 +302,9 @@ class _Recorder(TorchFunctionMode):
             # Gradients are those of the part that it computes again.
             part, _, *given = args
             return part(*given)
-        name = function.__name__
-        raise UnseenError(f"{name} has a backward of its own, which no graph shows")
+        with self.pause():
+            kind = kind_of(function, args, run)
+        return imitate(function, args, kind)
 
     def whole(
         self, function: Callable[..., Any], run: Callable[..., Any], args: Any, kwargs: Any
