@@ -13,6 +13,7 @@ from torch import nn
 
 import planner
 import recorded_calls  # noqa: F401  adds cases to the table
+import recorded_idioms  # noqa: F401  as well
 from planner.errors import TraceError
 from planner.tracing import trace
 from planner.tracing.calls import as_graphs
@@ -264,6 +265,13 @@ class Autocast(nn.Module):
             return self.fc(x) @ x.t()
 
 
+class AutocastAroundALayer(Autocast):
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            x = self.fc(x)
+        return x.float()
+
+
 class Compares(nn.Module):
     """Goes one of two ways by the values of its input."""
 
@@ -284,8 +292,8 @@ class Around(nn.Module):
         return self.inner(x)
 
 
-class Rounded(torch.autograd.Function):
-    """Has the gradient of what it does not compute."""
+class Spread(torch.autograd.Function):
+    """Has a gradient for each element that depends on those of all."""
 
     @staticmethod
     def forward(_, x):
@@ -293,12 +301,28 @@ class Rounded(torch.autograd.Function):
 
     @staticmethod
     def backward(_, gradient):
-        return gradient
+        return gradient.mean(0, keepdim=True).expand_as(gradient)
 
 
-class StraightThrough(nn.Module):
+class Clipped(torch.autograd.Function):
+    """Clips its gradients, which is nothing that small ones show."""
+
+    @staticmethod
+    def forward(_, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(_, gradient):
+        return gradient.clamp(-10, 10)
+
+
+class Applies(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.fc, self.function = nn.Linear(4, 4), function
+
     def forward(self, x):
-        return Rounded.apply(x)
+        return self.function.apply(self.fc(x))
 
 
 class Mapped(nn.Module):
@@ -314,7 +338,9 @@ class Mapped(nn.Module):
     ("inner", "told"),
     [
         (Autocast, "switches autocast"),
-        (StraightThrough, "Rounded has a backward of its own"),
+        (AutocastAroundALayer, "switches autocast"),
+        (lambda: Applies(Spread), "backward of Spread is neither"),
+        (lambda: Applies(Clipped), "backward of Clipped is neither"),
     ],
 )
 def test_what_no_graph_shows_is_refused(inner, told):

@@ -1,10 +1,11 @@
-"""Functions with a backward of their own, written with public functions that have the same gradients.
+"""Functions with a backward of their own, as public functions that have the same gradients.
 
 Such a function is run on random numbers first, to learn what its backward is:
 
-- the derivative of its forward, computed in another way: then its forward is all there is to record;
-- a factor for each element, as in straight-through estimators and where gradients are reversed: with
-  the factor m, as backward gives it for ones, ``y + (x - x.detach()) * m`` is y, and its gradient m.
+- the derivative of its forward, computed in another way: then its forward is all there is;
+- a factor for each element, as in straight-through estimators and where gradients are reversed:
+  with the factor m, as backward gives it for ones, ``y + (x - x.detach()) * m`` is y wherever x is
+  finite, and its gradient is m.
 
 Any other backward is refused.
 """
@@ -155,13 +156,14 @@ def _multiplies(output: torch.Tensor, leaves: list[Any], own: list[_Gradients]) 
     """Whether gradients are those at ``output`` times what they are for ones."""
     if any(one.shape != output.shape for one in leaves):
         return False
-    factors = torch.autograd.grad(
-        output, leaves, torch.ones_like(output), retain_graph=True, allow_unused=True
+    ones = torch.ones_like(output)
+    factors: list[Any] = list(
+        torch.autograd.grad(output, leaves, ones, retain_graph=True, allow_unused=True)
     )
     for scale, found in zip(_SCALES, own, strict=True):
         generator = torch.Generator().manual_seed(int(scale))
         at_output = torch.randn(output.shape, generator=generator, dtype=output.dtype) * scale
-        expected = [None if factor is None else factor * at_output for factor in factors]
+        expected: _Gradients = [None if one is None else one * at_output for one in factors]
         if not _agree(found, expected):
             return False
     return True

@@ -27,7 +27,9 @@ def rebind(model: nn.Module, twin: nn.Module, memo: dict[int, Any]) -> None:
         if not isinstance(forward, types.FunctionType) or id(forward) not in originals:
             continue
         if forward.__closure__:
-            cells = (types.CellType(copy.deepcopy(_held(cell), memo)) for cell in forward.__closure__)
+            cells = (
+                types.CellType(copy.deepcopy(_held(cell), memo)) for cell in forward.__closure__
+            )
             made = types.FunctionType(
                 forward.__code__,
                 forward.__globals__,

@@ -105,8 +105,8 @@ def shaped(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     except RuntimeError as error:
         if "copy out of meta" in str(error) and getattr(func, "__name__", "") in _MOVES:
             # To another device, where there is no data either.
-            wanted = next((one for one in (*args, *kwargs.values()) if type(one) is torch.dtype), None)
-            return given[0].to(wanted or given[0].dtype)
+            dtypes = [one for one in (*args, *kwargs.values()) if type(one) is torch.dtype]
+            return given[0].to((*dtypes, given[0].dtype)[0])
         if "BFloat16" not in str(error):
             raise
 

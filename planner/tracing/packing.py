@@ -1,7 +1,7 @@
-"""Sequences of several lengths, packed for recurrent layers: one call of torch's, whatever is in it.
+"""Sequences of several lengths, packed for recurrent layers: one call of torch's each.
 
-How much a pack holds depends on the lengths' values. While a run is recorded, all sequences count as
-long as they can be; sizes read off the results remember that they are theirs.
+How much a pack holds depends on the lengths' values. While a run is recorded, all sequences count
+as long as they can be; sizes read off the results remember that they are theirs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 def _packed(
     input: torch.Tensor,  # noqa: A002  as torch calls it
-    lengths: Any,
+    lengths: Any,  # noqa: ARG001  has no values
     batch_first: bool = False,
     enforce_sorted: bool = True,
 ) -> PackedSequence:
@@ -34,11 +34,11 @@ def _packed(
 def _padded(
     sequence: PackedSequence,
     batch_first: bool = False,
-    padding_value: float = 0.0,
+    padding_value: float = 0.0,  # noqa: ARG001
     total_length: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     time = len(sequence.batch_sizes)
-    steps = sequence.data.unflatten(0, (time, -1))
+    steps = torch.unflatten(sequence.data, 0, (time, -1))
     if total_length is not None:
         steps = F.pad(steps, (0, 0) * (steps.dim() - 1) + (0, total_length - time))
     lengths = steps.new_empty((steps.shape[1],), dtype=torch.int64)

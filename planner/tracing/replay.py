@@ -175,8 +175,8 @@ def _effects_differ(
     # A buffer of another shape than before is what a graph computes each time.
     theirs, ours = left.values(owners), now.values(owners)
     pairs = zip(theirs, ours, strict=False)
-    told = any(difference(*pair) for pair in pairs if pair[0].shape == pair[1].shape)
-    if told or len(theirs) != len(ours):
+    changed = any(difference(*pair) for pair in pairs if pair[0].shape == pair[1].shape)
+    if changed or len(theirs) != len(ours):
         return "leaves other buffers"
     if not torch.equal(left.random, now.random):
         return "draws other random numbers"
