@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import NamedTuple
+
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
@@ -140,6 +143,41 @@ class Chosen(nn.Module):
 
     def narrow(self, x):
         return self.fc(x[:, :4]).tanh() + self.gate(x)
+
+
+@functools.lru_cache
+def positions(length):
+    return torch.arange(length) / length
+
+
+@case(sequences, sizes=(3, 5))
+class Cached(nn.Module):
+    """Calls a function that remembers what it gave for a length, also in another run."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x):
+        x = self.fc(x) if x.dim() == 3 else x
+        return x + positions(x.shape[1]).to(x)[:, None]
+
+
+class Pair(NamedTuple):
+    first: torch.Tensor
+    second: torch.Tensor
+
+
+@case(lambda batch, _: (Pair(*torch.randn(2, batch, 4)),))
+class TakesPair(nn.Module):
+    """Takes a named tuple."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, pair):
+        return self.fc(pair.first) + pair.second
 
 
 @torch.jit.script

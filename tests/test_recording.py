@@ -10,10 +10,11 @@ from collections.abc import Mapping
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 import planner
 import recorded_calls  # noqa: F401  adds cases to the table
-import recorded_idioms  # noqa: F401  as well
+import recorded_idioms
 from planner.errors import TraceError
 from planner.tracing import trace
 from planner.tracing.calls import as_graphs
@@ -51,7 +52,12 @@ def copied(value):
         return value.clone()
     if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items()}
-    return type(value)(map(copied, value))
+    return container(type(value), map(copied, value))
+
+
+def container(kind, items):
+    """A tuple or list of ``items``, which a named tuple takes one by one."""
+    return kind(*items) if hasattr(kind, "_fields") else kind(items)
 
 
 def floats(value):
@@ -140,7 +146,7 @@ def to(value, dtype):
         return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, Mapping):
         return {key: to(item, dtype) for key, item in value.items()}
-    return type(value)(to(item, dtype) for item in value)
+    return container(type(value), [to(item, dtype) for item in value])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -352,7 +358,7 @@ def test_what_no_graph_shows_is_refused(inner, told):
 
 
 def test_functions_over_functions_are_refused():
-    with pytest.raises(TraceError) as caught:
+    with pytest.raises(TraceError, match=r"as torch\.vmap and torch\.func do") as caught:
         trace(Around(Mapped()), (torch.randn(2, 4),))
     assert caught.value.module == "inner"
 
@@ -365,7 +371,9 @@ def test_the_course_of_values_is_refused():
 
 
 def watched():
-    return nn.Module.__call__, builtins.len, torch.autograd.Function.__dict__["apply"]
+    plain = nn.Module.__call__, builtins.len, torch.autograd.Function.__dict__["apply"]
+    packing = pack_padded_sequence.__code__, pack_padded_sequence.__defaults__
+    return *plain, *packing, torch.jit.ScriptFunction.__call__, recorded_idioms.positions
 
 
 def test_python_is_as_it_was_after_a_recording():

@@ -20,7 +20,7 @@ from planner.tracing.faults import shapes_of
 from planner.tracing.folding import fold, map_leaves
 from planner.tracing.functions import map_tensors, tensors_in
 from planner.tracing.graphs import without_default_keywords
-from planner.tracing.interception import as_written
+from planner.tracing.interception import as_written, uncached
 from planner.tracing.ladder import Recordings, capture_all, recover_leaves
 from planner.tracing.norms import write_out_norms
 from planner.tracing.recovery import without_defaults
@@ -33,6 +33,7 @@ __all__ = ["outline", "trace"]
 
 
 @as_written()
+@uncached()
 def trace(
     model: nn.Module,
     args: Sequence[Any],

@@ -142,6 +142,8 @@ def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> A
         return change(value)
     if isinstance(value, PackedSequence):
         return map_packed(value, lambda item: map_tensors(item, change))
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_tensors(item, change) for item in value))
     if type(value) in (tuple, list):
         return type(value)(map_tensors(item, change) for item in value)
     if isinstance(value, dict):

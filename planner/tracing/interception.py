@@ -93,6 +93,44 @@ def lengths() -> Iterator[None]:
 
 
 @contextmanager
+def uncached() -> Iterator[None]:
+    """Inside, functions of modules that remember their results compute them anew.
+
+    What they remember may be a size or a tensor of another run. Those of Python's own library and
+    of torch know nothing of a model.
+    """
+    apart = (*sys.stdlib_module_names, "torch", "planner")
+    changed: list[tuple[dict[str, Any], str, Any]] = []
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in apart and name != "__main__":
+            continue
+        names = getattr(module, "__dict__", {})
+        for key, value in list(names.items()):
+            if type(value) is _CACHED:
+                changed.append((names, key, value))
+                names[key] = _computing(value)
+    try:
+        yield
+    finally:
+        for names, key, value in changed:
+            names[key] = value
+
+
+_CACHED = type(functools.lru_cache(lambda: None))
+
+
+def _computing(cached: Any) -> Callable[..., Any]:
+    @functools.wraps(cached)
+    def compute(*args: Any, **kwargs: Any) -> Any:
+        if all(isinstance(one, (str, bool, type(None))) for one in (*args, *kwargs.values())):
+            return cached(*args, **kwargs)  # such as whether a library is there
+        return cached.__wrapped__(*args, **kwargs)
+
+    compute.__dict__.update(cache_clear=cached.cache_clear, cache_info=cached.cache_info)
+    return compute
+
+
+@contextmanager
 def as_written() -> Iterator[None]:
     """Inside, functions that torch compiled run as the Python that they were compiled from."""
     scripted: Any = torch.jit.ScriptFunction

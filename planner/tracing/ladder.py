@@ -140,8 +140,11 @@ class Recordings:
         """
         try:
             return self._in_any_precision(training, inlined, fake=False)
-        except TraceError:
-            return self._in_any_precision(training, inlined, fake=True)
+        except TraceError as first:
+            try:
+                return self._in_any_precision(training, inlined, fake=True)
+            except TraceError as second:
+                raise first if first.plannable else second from None
 
     def _in_any_precision(
         self, training: bool, inlined: frozenset[str], *, fake: bool

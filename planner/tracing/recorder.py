@@ -429,7 +429,9 @@ class _Recorder(TorchFunctionMode):
     def constant(self, value: torch.Tensor) -> str:
         """The name of a tensor that no module owns, such as a global of the model's file."""
         frame = self.frames[-1]
-        if type(value) is not torch.Tensor or is_functorch_wrapped_tensor(value):
+        if is_functorch_wrapped_tensor(value):
+            raise UnseenError("it maps or derives a function, as torch.vmap and torch.func do")
+        if type(value) is not torch.Tensor:
             raise UnseenError("a tensor that was computed elsewhere is read")
         name = f"constant{len(frame.constants)}"
         while hasattr(frame.module, name):
