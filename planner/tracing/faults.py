@@ -22,8 +22,8 @@ _OURS = (Path(torch.__file__).parent, Path(__file__).parent)
 _VALUES = (DataDependentOutputException, DynamicOutputShapeException)
 
 
-class UnseenError(TypeError):
-    """A forward does what no graph shows."""
+class UnseenError(RuntimeError):
+    """A forward does what no graph shows; no TypeError, which operators take as a no."""
 
 
 # What no other inputs would change.
