@@ -357,6 +357,22 @@ def test_what_no_graph_shows_is_refused(inner, told):
     assert caught.value.plannable
 
 
+class Derived(nn.TransformerEncoder):
+    """A class of the model's own, with the forward of torch's."""
+
+
+@pytest.mark.parametrize("kind", [nn.TransformerEncoder, Derived])
+def test_an_encoder_that_inference_would_leave_is_refused(kind):
+    """Unless it never packs, or nothing is padded."""
+    layer, x = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), torch.randn(2, 3, 4)
+    padding = {"src_key_padding_mask": torch.tensor([[False, False, True]] * 2)}
+    with pytest.raises(TraceError, match="enable_nested_tensor=False") as caught:
+        trace(kind(layer, 1), (x,), padding)
+    assert caught.value.plannable
+    trace(kind(layer, 1, enable_nested_tensor=False), (x,), padding)
+    trace(kind(layer, 1), (x,))
+
+
 def test_functions_over_functions_are_refused():
     with pytest.raises(TraceError, match=r"as torch\.vmap and torch\.func do") as caught:
         trace(Around(Mapped()), (torch.randn(2, 4),))

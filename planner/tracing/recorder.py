@@ -39,6 +39,7 @@ from planner.tracing.extents import Extent, Extents, Ratio, plain, shape_of, tra
 from planner.tracing.faults import UnseenError
 from planner.tracing.functions import function_of, is_in_place, run_leaf, shaped, tensors_in
 from planner.tracing.interception import applications, calls, lengths, quiet, wholes
+from planner.tracing.nesting import refuse_nesting
 from planner.tracing.norms import DECOMPOSED
 from planner.tracing.packing import SHAPES
 from planner.tracing.values import is_literal
@@ -208,6 +209,7 @@ class _Recorder(TorchFunctionMode):
             frame.learn(given[name], node)
         self.frames.append(frame)
         try:
+            refuse_nesting(module, given)
             buffers = dict(module._buffers)
             result = module.forward(*args, **kwargs)
             self.write_back(module, buffers)
