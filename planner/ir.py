@@ -77,6 +77,18 @@ class Special:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A constructor call of a ``torch.nn`` module: ``type`` is its name in ``torch.nn``.
+
+    Its arguments may be such calls themselves.
+    """
+
+    type: str
+    args: tuple[Value, ...] = ()
+    kwargs: Arguments = ()
+
+
 Value: TypeAlias = (
     bool
     | int
@@ -90,6 +102,7 @@ Value: TypeAlias = (
     | Mapping
     | Slice
     | Special
+    | Leaf
     | tuple["Value", ...]
     | None
 )
@@ -150,15 +163,6 @@ class Graph:
 
 
 # --------------------------------------------------------------------------- the module hierarchy
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """A constructor call of a ``torch.nn`` module: ``type`` is its name in ``torch.nn``."""
-
-    type: str
-    args: tuple[Value, ...] = ()
-    kwargs: Arguments = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ _OBJECTS = {
     "dict": ir.Mapping,
     "slice": ir.Slice,
     "special": ir.Special,
+    "type": ir.Leaf,
 }
 _NODES = {
     "container": ir.Container,

@@ -137,12 +137,19 @@ def _node(node: Node, known: dict[str, Definition], slots: Sequence[str], where:
         for part in node.shared.split("."):
             _component(part, f"the path of {where}")
     elif isinstance(node, Leaf):
-        _identifier(node.type, f"the type of {where}")
-        _keywords(node.kwargs, where)
-        for value in (*node.args, *(value for _, value in node.kwargs)):
-            _value(value, (), slots, where)
+        _leaf(node, slots, where)
     else:
         _instance(node, known, slots, where)
+
+
+def _leaf(leaf: Leaf, slots: Sequence[str], where: str) -> None:
+    _identifier(leaf.type, f"the type of {where}")
+    _keywords(leaf.kwargs, where)
+    for value in (*leaf.args, *(value for _, value in leaf.kwargs)):
+        if isinstance(value, Leaf):
+            _leaf(value, slots, where)
+        else:
+            _value(value, (), slots, where)
 
 
 def _instance(
@@ -169,6 +176,8 @@ def _value(value: Value, values: Iterable[str], slots: Sequence[str], where: str
     elif isinstance(value, Special):
         if not _SPECIALS.get(value.special, _NAME).fullmatch(value.text):
             raise PlanFormatError(f"{where}: {value.text!r} is not a {value.special}")
+    elif isinstance(value, Leaf):
+        raise PlanFormatError(f"{where}: a layer is not a value")
     elif isinstance(value, (tuple, Items, Slice, Mapping, Switch)):
         for item in _items(value):
             _value(item, values, slots, where)

@@ -19,6 +19,7 @@ FACTORIES = (
     "tril_indices triu_indices zeros zeros_like"
 ).split()
 NEWER = ("grouped_mm",)
+PACKING = "PackedSequence pack_padded_sequence pad_packed_sequence".split()
 NAMESPACES = ("torch", "torch.nn.functional", "torch.linalg", "torch.fft", "torch.special")
 METHODS = (
     "bool byte char clone contiguous cpu detach dim double expand float half int item long "
@@ -49,6 +50,7 @@ def functions():
                 if name in plain or id(getattr(namespace, name)) in known:
                     yield f"{public}.{name}"
     yield from (f"torch.nn.functional.{name}" for name in NEWER)
+    yield from (f"torch.nn.utils.rnn.{name}" for name in PACKING)
     yield from (f"torch.{name}" for name in FACTORIES)
 
 

@@ -20,6 +20,28 @@ class Encoder(nn.Module):
         return self.encoder(x)
 
 
+def padded(batch):
+    return torch.randn(batch, 6, 32), torch.arange(6) >= torch.arange(3, 3 + batch)[:, None]
+
+
+@case(padded, name="padded")
+@case(padded, name="padded_norm_first", norm_first=True)
+@case(padded, name="padded_without_nesting", nested=False)
+@case(padded, name="padded_causal", causal=True)
+class PaddedEncoder(nn.Module):
+    """Inference packs the sequences, and so clears what is behind their ends."""
+
+    def __init__(self, nested=True, causal=False, **options):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, **options)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=nested)
+        self.causal, self.head = causal, nn.Linear(32, 8)
+
+    def forward(self, x, padding):
+        mask = torch.ones(6, 6, dtype=torch.bool).triu(1) if self.causal else None
+        return self.head(self.encoder(x, mask, padding))
+
+
 @case(lambda batch: (torch.randn(batch, 6, 32), torch.randn(batch, 4, 32)))
 class Decoder(nn.Module):
     def __init__(self):
@@ -61,6 +83,20 @@ class ListedParameters(nn.Module):
 @case(images(32), name="orthogonal", kind="orthogonal")
 class Reparametrized(Parametrized):
     """Power iteration without gradients, and a matrix exponential."""
+
+
+@case(images(32))
+class SpectralByHook(nn.Module):
+    """Power iteration in a hook, before the layer runs."""
+
+    def __init__(self):
+        super().__init__()
+        norm = nn.utils.spectral_norm
+        self.first = norm(nn.Linear(32, 32), n_power_iterations=2)
+        self.second = norm(nn.ConvTranspose1d(32, 24, 1), dim=1)
+
+    def forward(self, x):
+        return self.second(self.first(x)[:, :, None]).flatten(1)
 
 
 @case(images(32, 6))

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 import planner
 import recorded_calls  # noqa: F401  adds cases to the table
+import recorded_idioms
 from planner.errors import TraceError
 from planner.tracing import trace
 from planner.tracing.calls import as_graphs
@@ -50,7 +52,12 @@ def copied(value):
         return value.clone()
     if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items()}
-    return type(value)(map(copied, value))
+    return container(type(value), map(copied, value))
+
+
+def container(kind, items):
+    """A tuple or list of ``items``, which a named tuple takes one by one."""
+    return kind(*items) if hasattr(kind, "_fields") else kind(items)
 
 
 def floats(value):
@@ -139,7 +146,7 @@ def to(value, dtype):
         return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, Mapping):
         return {key: to(item, dtype) for key, item in value.items()}
-    return type(value)(to(item, dtype) for item in value)
+    return container(type(value), [to(item, dtype) for item in value])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -264,6 +271,13 @@ class Autocast(nn.Module):
             return self.fc(x) @ x.t()
 
 
+class AutocastAroundALayer(Autocast):
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            x = self.fc(x)
+        return x.float()
+
+
 class Compares(nn.Module):
     """Goes one of two ways by the values of its input."""
 
@@ -284,8 +298,8 @@ class Around(nn.Module):
         return self.inner(x)
 
 
-class Rounded(torch.autograd.Function):
-    """Has the gradient of what it does not compute."""
+class Spread(torch.autograd.Function):
+    """Has a gradient for each element that depends on those of all."""
 
     @staticmethod
     def forward(_, x):
@@ -293,12 +307,28 @@ class Rounded(torch.autograd.Function):
 
     @staticmethod
     def backward(_, gradient):
-        return gradient
+        return gradient.mean(0, keepdim=True).expand_as(gradient)
 
 
-class StraightThrough(nn.Module):
+class Clipped(torch.autograd.Function):
+    """Clips its gradients, which is nothing that small ones show."""
+
+    @staticmethod
+    def forward(_, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(_, gradient):
+        return gradient.clamp(-10, 10)
+
+
+class Applies(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.fc, self.function = nn.Linear(4, 4), function
+
     def forward(self, x):
-        return Rounded.apply(x)
+        return self.function.apply(self.fc(x))
 
 
 class Mapped(nn.Module):
@@ -314,7 +344,9 @@ class Mapped(nn.Module):
     ("inner", "told"),
     [
         (Autocast, "switches autocast"),
-        (StraightThrough, "Rounded has a backward of its own"),
+        (AutocastAroundALayer, "switches autocast"),
+        (lambda: Applies(Spread), "backward of Spread is neither"),
+        (lambda: Applies(Clipped), "backward of Clipped is neither"),
     ],
 )
 def test_what_no_graph_shows_is_refused(inner, told):
@@ -325,8 +357,24 @@ def test_what_no_graph_shows_is_refused(inner, told):
     assert caught.value.plannable
 
 
+class Derived(nn.TransformerEncoder):
+    """A class of the model's own, with the forward of torch's."""
+
+
+@pytest.mark.parametrize("kind", [nn.TransformerEncoder, Derived])
+def test_an_encoder_that_inference_would_leave_is_refused(kind):
+    """Unless it never packs, or nothing is padded."""
+    layer, x = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), torch.randn(2, 3, 4)
+    padding = {"src_key_padding_mask": torch.tensor([[False, False, True]] * 2)}
+    with pytest.raises(TraceError, match="enable_nested_tensor=False") as caught:
+        trace(kind(layer, 1), (x,), padding)
+    assert caught.value.plannable
+    trace(kind(layer, 1, enable_nested_tensor=False), (x,), padding)
+    trace(kind(layer, 1), (x,))
+
+
 def test_functions_over_functions_are_refused():
-    with pytest.raises(TraceError) as caught:
+    with pytest.raises(TraceError, match=r"as torch\.vmap and torch\.func do") as caught:
         trace(Around(Mapped()), (torch.randn(2, 4),))
     assert caught.value.module == "inner"
 
@@ -339,7 +387,9 @@ def test_the_course_of_values_is_refused():
 
 
 def watched():
-    return nn.Module.__call__, builtins.len, torch.autograd.Function.__dict__["apply"]
+    plain = nn.Module.__call__, builtins.len, torch.autograd.Function.__dict__["apply"]
+    packing = pack_padded_sequence.__code__, pack_padded_sequence.__defaults__
+    return *plain, *packing, torch.jit.ScriptFunction.__call__, recorded_idioms.positions
 
 
 def test_python_is_as_it_was_after_a_recording():

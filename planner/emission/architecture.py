@@ -14,6 +14,7 @@ from planner.emission.expressions import (
     identifier,
     is_name,
     is_numbered,
+    layer,
     literal,
 )
 from planner.emission.forward import statements
@@ -151,11 +152,7 @@ def _numbered(children: tuple[tuple[str, Node], ...]) -> bool:
 def construct(node: Node, within: Definition | None = None) -> str:
     """The expression that builds ``node`` in the constructor of ``within``."""
     if isinstance(node, Leaf):
-        if not operations.is_layer(node.type):
-            raise PlanFormatError(f"{node.type!r} is not a layer of torch.nn")
-        parts = [literal(value) for value in node.args]
-        parts += [f"{identifier(key)}={literal(value)}" for key, value in node.kwargs]
-        return f"nn.{node.type}({', '.join(parts)})"
+        return layer(node)
     if isinstance(node, Instance):
         parts = [f"{identifier(key)}={literal(value)}" for key, value in node.arguments]
         return f"{identifier(node.definition)}({', '.join(parts)})"

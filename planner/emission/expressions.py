@@ -198,7 +198,22 @@ def expression(value: Value, scope: Scope) -> Expression:
     if isinstance(value, Slice):
         parts = ["None" if p is None else expression(p, scope).text for p in value.slice]
         return Expression(f"slice({', '.join(parts)})")
+    if isinstance(value, Leaf):
+        return Expression(layer(value))
     return Expression(_special(value))
+
+
+def layer(leaf: Leaf) -> str:
+    """The constructor call that ``leaf`` is.
+
+    Raises:
+        PlanFormatError: it is no layer of torch.
+    """
+    if not operations.is_layer(leaf.type):
+        raise PlanFormatError(f"{leaf.type!r} is not a layer of torch.nn")
+    parts = [literal(value) for value in leaf.args]
+    parts += [f"{identifier(key)}={literal(value)}" for key, value in leaf.kwargs]
+    return f"nn.{leaf.type}({', '.join(parts)})"
 
 
 def _special(value: Special) -> str:
@@ -219,7 +234,7 @@ def function_name(target: str) -> str:
     """A public function as the emitted file writes it."""
     if target.startswith("torch.nn.functional."):
         return f"F.{target.rpartition('.')[2]}"
-    return target.removeprefix("builtins.")
+    return target.removeprefix("builtins.").replace("torch.nn.", "nn.", 1)
 
 
 def call(operation: Operation, scope: Scope, module: Callable[[str], str]) -> Expression:

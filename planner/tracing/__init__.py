@@ -21,6 +21,7 @@ from planner.tracing.faults import shapes_of
 from planner.tracing.folding import fold, map_leaves
 from planner.tracing.functions import map_tensors, tensors_in
 from planner.tracing.graphs import without_default_keywords
+from planner.tracing.interception import as_written, uncached
 from planner.tracing.ladder import Recordings, capture_all, recover_leaves
 from planner.tracing.norms import write_out_norms
 from planner.tracing.recovery import without_defaults
@@ -32,6 +33,8 @@ from planner.tracing.verification import verify as verified
 __all__ = ["outline", "trace"]
 
 
+@as_written()
+@uncached()
 def trace(
     model: nn.Module,
     args: Sequence[Any],
@@ -70,7 +73,7 @@ def trace(
         arguments_of(skeleton, *example)
     except TypeError as error:
         raise TraceError(
-            f"{type(model).__name__}.forward{inspect.signature(type(model).forward)} does not take "
+            f"{type(model).__name__}.forward{inspect.signature(model.forward)} does not take "
             f"the example inputs: {error}. Check --input / example_inputs."
         ) from error
     given: tuple[tuple[Any, ...], dict[str, Any]]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.fx
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 from planner import operations
 from planner.ir import Rung
@@ -63,13 +64,12 @@ def arguments_of(
     Raises:
         TypeError: the arguments do not fit the signature.
     """
-    signature = inspect.signature(type(module).forward)
-    bound = signature.bind(module, *args, **kwargs)
+    # Of the module, not of its class: it may have chosen its forward when it was built.
+    signature = inspect.signature(module.forward)
+    bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
     found: dict[str, Any] = {}
-    for position, (name, value) in enumerate(bound.arguments.items()):
-        if position == 0:
-            continue
+    for name, value in bound.arguments.items():
         kind = signature.parameters[name].kind
         if kind is inspect.Parameter.VAR_POSITIONAL:
             found.update({f"{name}_{index}": item for index, item in enumerate(value)})
@@ -130,6 +130,8 @@ def items_of(value: Any) -> dict[Any, Any]:
 
 def as_graphs(value: Any) -> Any:
     """``value`` as captured graphs hand it on: with dicts for dataclasses and other mappings."""
+    if isinstance(value, PackedSequence):
+        return value
     if isinstance(value, (tuple, list)):
         items = [as_graphs(item) for item in value]
         return items if isinstance(value, list) else tuple(items)

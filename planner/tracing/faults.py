@@ -16,14 +16,15 @@ from torch._subclasses.fake_tensor import (
 )
 
 from planner.errors import TraceError
+from planner.tracing.forwards import location_of
 from planner.tracing.functions import NotPublicError, tensors_in
 
 _OURS = (Path(torch.__file__).parent, Path(__file__).parent)
 _VALUES = (DataDependentOutputException, DynamicOutputShapeException)
 
 
-class UnseenError(TypeError):
-    """A forward does what no graph shows."""
+class UnseenError(RuntimeError):
+    """A forward does what no graph shows; no TypeError, which operators take as a no."""
 
 
 # What no other inputs would change.
@@ -41,8 +42,7 @@ def fault(module: nn.Module, path: str, error: Exception, inputs: Any = ()) -> T
         if not inside and not frame.filename.startswith("<"):
             location = f"{frame.filename}:{frame.lineno}"
     if location is None:
-        code = type(module).forward.__code__
-        location = f"{code.co_filename}:{code.co_firstlineno}"
+        location = location_of(module)
     name = f"module {path!r}" if path else "the model's root module"
     return TraceError(
         f"{name} ({type(module).__name__}) cannot be captured: {_text(error)}\n"

@@ -204,14 +204,20 @@ def _map(
     def value(item: Value, hint: _Hint) -> Value:
         return _map_value(item, hint, visit, chosen)
 
+    def leaf(name: str, item: Leaf) -> Leaf:
+        def argument(part: Value, hint: _Hint) -> Value:
+            return leaf(name, part) if isinstance(part, Leaf) else value(part, hint)
+
+        names = (*parameter_names(item.type), *("value" for _ in item.args))
+        return Leaf(
+            item.type,
+            tuple(argument(v, (name, n)) for v, n in zip(item.args, names, strict=False)),
+            tuple((key, argument(v, (name, key))) for key, v in item.kwargs),
+        )
+
     def node(name: str, item: Node) -> Node:
         if isinstance(item, Leaf):
-            names = (*parameter_names(item.type), *("value" for _ in item.args))
-            return Leaf(
-                item.type,
-                tuple(value(v, (name, n)) for v, n in zip(item.args, names, strict=False)),
-                tuple((key, value(v, (name, key))) for key, v in item.kwargs),
-            )
+            return leaf(name, item)
         if isinstance(item, Instance):
             arguments = tuple((key, value(v, (name, key))) for key, v in item.arguments)
             return replace(item, arguments=arguments)

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 from planner import operations
 from planner.tracing.calls import items_of
+from planner.tracing.packing import SHAPES, map_packed
 from planner.tracing.skeletons import copy_with
 
 # Functions that are public under another name than the one that is called in the end.
@@ -74,6 +76,9 @@ _IN_PLACE: dict[str, Callable[..., Any]] = {
 }
 
 
+_MOVES = ("cpu", "to")
+
+
 class NotPublicError(TypeError):
     """A function that an emitted file cannot call."""
 
@@ -92,9 +97,16 @@ def shaped(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 
     Some functions know the shape of their result for half precision alone, yet run in any.
     """
+    given = tensors_in((args, kwargs))
+    if func in SHAPES and any(one.is_meta for one in given):
+        return SHAPES[func](*args, **kwargs)
     try:
         return func(*args, **kwargs)
     except RuntimeError as error:
+        if "copy out of meta" in str(error) and getattr(func, "__name__", "") in _MOVES:
+            # To another device, where there is no data either.
+            dtypes = [one for one in (*args, *kwargs.values()) if type(one) is torch.dtype]
+            return given[0].to((*dtypes, given[0].dtype)[0])
         if "BFloat16" not in str(error):
             raise
 
@@ -110,10 +122,12 @@ def run_leaf(module: nn.Module, args: Any, kwargs: Any) -> Any:
     try:
         return module(*args, **kwargs)
     except RuntimeError as error:
-        if "meta tensor" not in str(error):
+        if "meta tensor" not in str(error).lower():
             raise
 
     def real(tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.is_meta:
+            return tensor
         return torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu")
 
     twin = copy_with(module, real)
@@ -126,6 +140,10 @@ def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> A
     """``value`` with every tensor in nested tuples, lists and dicts changed."""
     if isinstance(value, torch.Tensor):
         return change(value)
+    if isinstance(value, PackedSequence):
+        return map_packed(value, lambda item: map_tensors(item, change))
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_tensors(item, change) for item in value))
     if type(value) in (tuple, list):
         return type(value)(map_tensors(item, change) for item in value)
     if isinstance(value, dict):

@@ -145,8 +145,11 @@ class Recordings:
         """
         try:
             return self._in_any_precision(training, inlined, fake=False)
-        except TraceError:
-            return self._in_any_precision(training, inlined, fake=True)
+        except TraceError as first:
+            try:
+                return self._in_any_precision(training, inlined, fake=True)
+            except TraceError as second:
+                raise first if first.plannable else second from None
 
     def _in_any_precision(
         self, training: bool, inlined: frozenset[str], *, fake: bool
@@ -185,7 +188,13 @@ class Recordings:
             model = copy_with(self._model, make).train(training)
             return record(model, args, kwargs, mode, self._leaves, inlined, turned)
 
-        args, kwargs = map_tensors((self._args, dict(self._kwargs)), make)
+        def given(tensor: torch.Tensor) -> torch.Tensor:
+            # Gradients may be wanted of an input; a leaf could not be changed in place.
+            made = make(tensor)
+            differs = made.is_floating_point() or made.is_complex()
+            return made.requires_grad_().clone() if differs else made
+
+        args, kwargs = map_tensors((self._args, dict(self._kwargs)), given)
         try:
             return explored(run, _same)
         except RecordingError as error:
@@ -361,7 +370,7 @@ def _union(module: nn.Module, one: Call, other: Call, path: str) -> Call:
     inputs: list[str] = []
     mine, theirs = dict(one.constants), dict(other.constants)
     constants: list[tuple[str, object]] = []
-    for name in inspect.signature(type(module).forward).parameters:
+    for name in inspect.signature(module.forward).parameters:
         values = [known[name] for known in (mine, theirs) if name in known]
         if len(values) == 2 and values[0] == values[1]:
             constants.append((name, values[0]))

@@ -1,4 +1,4 @@
-"""Weight normalisation as plain operations: what torch keeps in a hook or in a private function."""
+"""Normalised weights as plain operations: what torch keeps in a hook or in a private function."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 
@@ -22,31 +23,37 @@ DECOMPOSED: Mapping[Callable[..., Any], Callable[..., Any]] = MappingProxyType(
 """Functions without a public name, and what computes the same by public ones."""
 
 
-def weight_norms(module: nn.Module) -> dict[int, WeightNorm]:
-    """The hooks of ``torch.nn.utils.weight_norm``, by their number among the module's hooks."""
+def weight_norms(module: nn.Module) -> dict[int, WeightNorm | SpectralNorm]:
+    """Hooks that make a weight before each forward, by their number among the module's hooks.
+
+    Those of ``torch.nn.utils.weight_norm`` and ``torch.nn.utils.spectral_norm``.
+    """
     return {
         number: hook
         for number, hook in module._forward_pre_hooks.items()
-        if isinstance(hook, WeightNorm)
+        if isinstance(hook, (WeightNorm, SpectralNorm))
     }
 
 
 def write_out_norms(model: nn.Module) -> None:
-    """Change ``model`` so that weight norms computed by hooks are computed by its forwards."""
+    """Change ``model`` so that norms of weights computed by hooks are computed by its forwards."""
     for module in model.modules():
         hooks = weight_norms(module)
         for number, hook in hooks.items():
             del module._forward_pre_hooks[number]
             module.__dict__.pop(hook.name, None)
         if hooks:
-            reads = {hook.name: _read(hook) for hook in hooks.values()}
+            reads: dict[str, Any] = {hook.name: _read(hook) for hook in hooks.values()}
             kind = type(module)
-            module.__class__ = type(f"WeightNorm{kind.__name__}", (kind,), reads)
+            norm = type(next(iter(hooks.values()))).__name__
+            module.__class__ = type(f"{norm}{kind.__name__}", (kind,), reads)
 
 
-def _read(hook: WeightNorm) -> property:
-    def read(module: nn.Module) -> Any:
+def _read(hook: WeightNorm | SpectralNorm) -> property:
+    def weight(module: nn.Module) -> Any:
+        if isinstance(hook, SpectralNorm):
+            return hook.compute_weight(module, do_power_iteration=module.training)
         v, g = (getattr(module, f"{hook.name}_{part}") for part in "vg")
         return normalised(v, g, hook.dim)
 
-    return property(read)
+    return property(weight)

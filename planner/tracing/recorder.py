@@ -20,10 +20,12 @@ import torch.fx
 from torch import nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd import Function
+from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
 from planner.tracing.arithmetic import remembering
+from planner.tracing.backward import imitate, kind_of
 from planner.tracing.calls import (
     Call,
     Context,
@@ -48,9 +50,11 @@ from planner.tracing.extents import (
 )
 from planner.tracing.faults import UnseenError
 from planner.tracing.functions import function_of, is_in_place, run_leaf, shaped, tensors_in
-from planner.tracing.interception import applications, calls, lengths, quiet
+from planner.tracing.interception import applications, calls, lengths, quiet, wholes
 from planner.tracing.likeness import text_of
+from planner.tracing.nesting import refuse_nesting
 from planner.tracing.norms import DECOMPOSED
+from planner.tracing.packing import SHAPES
 from planner.tracing.values import is_literal
 
 
@@ -126,6 +130,11 @@ class _Frame:
     kept: list[Any] = field(default_factory=list)
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
 
+    def refuse_autocast(self) -> None:
+        """Stop where autocast is not what it was when the forward was called."""
+        if self.context.autocast != Context.now().autocast:
+            raise UnseenError("it switches autocast within its forward, which no graph shows")
+
     def learn(self, value: Any, node: torch.fx.Node, *, detached: bool = False) -> None:
         """``node`` stands for ``value``, and its items for what ``value`` holds.
 
@@ -178,6 +187,7 @@ class _Recorder(TorchFunctionMode):
         watched = (
             calls(self.called),
             applications(self.applied),
+            wholes(SHAPES, self.whole),
             lengths(),
             quiet(),
             watching(self.decided),
@@ -201,6 +211,7 @@ class _Recorder(TorchFunctionMode):
         local = self.names(frame.module)[0].get(id(module))
         if local is None:
             raise InlineError(frame.path, f"it calls {path!r}, which is not below it")
+        frame.refuse_autocast()
         node = frame.graph.call_module(
             local, self.to_argument(args), self.to_argument(kwargs) or None
         )
@@ -228,6 +239,7 @@ class _Recorder(TorchFunctionMode):
             frame.learn(given[name], node)
         self.frames.append(frame)
         try:
+            refuse_nesting(module, given)
             buffers = dict(module._buffers)
             result = module.forward(*args, **kwargs)
             self.write_back(module, buffers)
@@ -244,9 +256,21 @@ class _Recorder(TorchFunctionMode):
         return result
 
     def write_back(self, module: nn.Module, buffers: Mapping[str, torch.Tensor | None]) -> None:
-        """Write what a forward assigned to its ``buffers`` into them."""
+        """Write what a forward assigned to its ``buffers`` into them.
+
+        What has another shape cannot be: such a buffer remembers what it was last computed for, and
+        where the recorded run computes it, so does the emitted forward, each time.
+
+        Raises:
+            UnseenError: it is kept in the state as well.
+        """
         for name, value in module._buffers.items():
-            if value is not None and name in buffers and value is not buffers[name]:
+            before = buffers.get(name)
+            if value is not None and before is not None and value is not before:
+                if value.shape != before.shape:
+                    if name not in module._non_persistent_buffers_set:
+                        raise UnseenError(f"its buffer {name!r} gets another shape")
+                    continue
                 graph = self.frames[-1].graph
                 graph.call_method("copy_", (graph.get_attr(name), self.to_argument(value)))
         module._buffers.update(buffers)
@@ -295,8 +319,7 @@ class _Recorder(TorchFunctionMode):
         kind, target, args, kwargs = function_of(func, args, kwargs)
         given, named = self.to_argument(args), self.to_argument(kwargs)
         node = frame.graph.create_node(kind, target, given, named)
-        if frame.context.autocast != Context.now().autocast:
-            raise UnseenError("it switches autocast within its forward, which no graph shows")
+        frame.refuse_autocast()
         detached = frame.context.gradients and not torch.is_grad_enabled()
         detached &= any(one.requires_grad for one in tensors_in((args, kwargs)))
         if changes and args and isinstance(args[0], torch.Tensor):
@@ -313,8 +336,22 @@ class _Recorder(TorchFunctionMode):
             # Gradients are those of the part that it computes again.
             part, _, *given = args
             return part(*given)
-        name = function.__name__
-        raise UnseenError(f"{name} has a backward of its own, which no graph shows")
+        with self.pause():
+            kind = kind_of(function, args, run)
+        return imitate(function, args, kind)
+
+    def whole(
+        self, function: Callable[..., Any], run: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        """What ``function(*args, **kwargs)`` gives, as one node; ``run`` does it unrecorded."""
+        if self.paused or not self.frames:
+            return run(*args, **kwargs)
+        with self.pause():
+            result = SHAPES[function](*plain(args), **plain(kwargs))
+        frame = self.frames[-1]
+        given, named = self.to_argument(args), self.to_argument(kwargs)
+        frame.learn(result, frame.graph.call_function(function, given, named))
+        return result
 
     def decided(self, decision: Decision) -> bool:
         """Note that the forward went the way of ``decision``: it serves the sizes that agree."""
@@ -369,6 +406,11 @@ class _Recorder(TorchFunctionMode):
             return slice(
                 *(self.to_argument(part) for part in (value.start, value.stop, value.step))
             )
+        if isinstance(value, PackedSequence):
+            parts = tuple(self.to_argument(item) for item in value)
+            frame.kept.append(value)
+            frame.nodes[id(value)] = frame.graph.call_function(PackedSequence, parts)
+            return frame.nodes[id(value)]
         if isinstance(value, (torch.Size, tuple, list)):
             items = [self.to_argument(item) for item in value]
             whole = _whole(items)
@@ -382,7 +424,7 @@ class _Recorder(TorchFunctionMode):
     def to_output(self, value: Any) -> Any:
         """What a forward returns, as the output of its graph."""
         held = items_of(value)
-        if held and not isinstance(value, torch.Tensor):
+        if held and not isinstance(value, (torch.Tensor, PackedSequence)):
             items = {key: self.to_output(item) for key, item in held.items()}
             if isinstance(value, (tuple, list)):
                 kind = list if isinstance(value, list) else tuple
@@ -433,7 +475,9 @@ class _Recorder(TorchFunctionMode):
     def constant(self, value: torch.Tensor) -> str:
         """The name of a tensor that no module owns, such as a global of the model's file."""
         frame = self.frames[-1]
-        if type(value) is not torch.Tensor or is_functorch_wrapped_tensor(value):
+        if is_functorch_wrapped_tensor(value):
+            raise UnseenError("it maps or derives a function, as torch.vmap and torch.func do")
+        if type(value) is not torch.Tensor:
             raise UnseenError("a tensor that was computed elsewhere is read")
         name = f"constant{len(frame.constants)}"
         while hasattr(frame.module, name):

@@ -71,6 +71,14 @@ def _transformer(module: Any) -> dict[str, Any]:
     return {"d_model": module.d_model, "nhead": module.nhead, **numbers, **arguments}
 
 
+def _encoder(module: Any) -> dict[str, Any]:
+    if not len(module.layers):
+        raise ValueError("an encoder without layers does not show how they would be")
+    arguments = {"encoder_layer": module.layers[0], "num_layers": module.num_layers}
+    options = ("norm", "enable_nested_tensor", "mask_check")
+    return arguments | {name: getattr(module, name) for name in options}
+
+
 # Constructors whose arguments are not attributes under the same names.
 _SPECIAL: tuple[tuple[type[nn.Module], Callable[[Any], dict[str, Any]]], ...] = (
     (nn.RNNBase, _recurrent),
@@ -78,14 +86,18 @@ _SPECIAL: tuple[tuple[type[nn.Module], Callable[[Any], dict[str, Any]]], ...] = 
     (nn.TransformerEncoderLayer, _transformer_layer),
     (nn.TransformerDecoderLayer, _transformer_layer),
     (nn.Transformer, _transformer),
+    (nn.TransformerEncoder, _encoder),
 )
 
 
 def is_torch_leaf(module: nn.Module) -> bool:
-    """Whether ``module`` is one of ``torch.nn``'s own classes and no container of others."""
-    return type(module).__module__.startswith("torch.nn.modules.") and not isinstance(
+    """Whether ``module`` is one of ``torch.nn``'s own, as torch made it, and no container."""
+    if isinstance(
         module, (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
-    )
+    ):
+        return False
+    own = type(module).__module__.startswith("torch.nn.modules.")
+    return own and "forward" not in module.__dict__
 
 
 def recover(module: nn.Module) -> Leaf:
@@ -104,11 +116,12 @@ def recover(module: nn.Module) -> Leaf:
         arguments = collapsed
     elif not _rebuilds(module, arguments):
         raise ValueError(f"torch.nn.{cls.__name__} cannot be rebuilt from its attributes")
-    args = tuple(to_value(arguments.pop(name)) for name in required)
-    kwargs: list[tuple[str, Value]] = []
-    for name, value in arguments.items():
-        kwargs.append((name, to_value(value)))
-    return Leaf(cls.__name__, args, tuple(kwargs))
+    args = tuple(_value(arguments.pop(name)) for name in required)
+    return Leaf(cls.__name__, args, tuple((name, _value(one)) for name, one in arguments.items()))
+
+
+def _value(argument: Any) -> Value:
+    return recover(argument) if isinstance(argument, nn.Module) else to_value(argument)
 
 
 def without_defaults(leaf: Leaf) -> Leaf:
@@ -118,10 +131,15 @@ def without_defaults(leaf: Leaf) -> Leaf:
     and a stride of 2 as one structure with another number.
     """
     defaults = _defaults(getattr(nn, leaf.type))
+
+    def shorter(value: Value) -> Value:
+        return without_defaults(value) if isinstance(value, Leaf) else value
+
     return replace(
         leaf,
+        args=tuple(map(shorter, leaf.args)),
         kwargs=tuple(
-            (name, value)
+            (name, shorter(value))
             for name, value in leaf.kwargs
             if name not in defaults or isinstance(value, Slot) or to_value(defaults[name]) != value
         ),

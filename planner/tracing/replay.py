@@ -215,7 +215,11 @@ def _effects_differ(
     if difference(expected, given) is not None:
         return "changes its inputs otherwise"
     now = _State.of(recorded.module)
-    if difference(left.values(owners), now.values(owners)) is not None:
+    # A buffer of another shape than before is what a graph computes each time.
+    theirs, ours = left.values(owners), now.values(owners)
+    pairs = zip(theirs, ours, strict=False)
+    changed = any(difference(*pair) for pair in pairs if pair[0].shape == pair[1].shape)
+    if changed or len(theirs) != len(ours):
         return "leaves other buffers"
     if not torch.equal(left.random, now.random):
         return "draws other random numbers"

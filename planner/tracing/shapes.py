@@ -72,6 +72,12 @@ class HierarchicalShapeProp(Hierarchy):
         """Run a function for its result's shape."""
         return shaped(target, args, kwargs)
 
+    def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Call a method for its result's shape."""
+        if isinstance(args[0], torch.Tensor):
+            return shaped(getattr(torch.Tensor, target), args, kwargs)
+        return super().call_method(target, args, kwargs)
+
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Read a tensor; constants that the forward made have data and lose it here."""
         value = super().get_attr(target, args, kwargs)

@@ -11,26 +11,27 @@ from torch import nn
 
 from planner.errors import TraceError
 from planner.ir import is_attribute
+from planner.tracing.forwards import rebind
 from planner.tracing.norms import weight_norms
 
 
 def refuse_unseen(model: nn.Module) -> None:
-    """Hooks and replaced forwards: what a class's source does not show.
+    """Hooks and compiled modules: what no forward in Python shows.
 
     Raises:
         TraceError: names the module that has one.
     """
     for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TraceError(
+                f"module {path!r} ({module.original_name}) is TorchScript, which shows no forward "
+                "in Python: give the module that it was compiled from",
+                module=path,
+            )
         if module._forward_hooks or set(module._forward_pre_hooks) - set(weight_norms(module)):
             raise TraceError(
                 f"module {path!r} ({type(module).__name__}) has forward hooks, which a graph "
                 "does not show: remove them, or move what they do into forward",
-                module=path,
-            )
-        if "forward" in module.__dict__:
-            raise TraceError(
-                f"module {path!r} ({type(module).__name__}) has a forward of its own as an "
-                "attribute, which a graph does not show: define it in the class",
                 module=path,
             )
 
@@ -69,12 +70,14 @@ def copy_with(model: nn.Module, replace: Callable[[torch.Tensor], torch.Tensor])
             if isinstance(value, torch.Tensor) and id(value) not in memo:
                 memo[id(value)] = replace(value.detach())
     try:
-        return copy.deepcopy(model, memo)
+        twin = copy.deepcopy(model, memo)
+        rebind(model, twin, memo)
     except Exception as error:  # whatever a user's __deepcopy__ or attribute raises
         raise TraceError(
             f"the model cannot be copied ({type(error).__name__}: {error}): remove attributes that "
             "copy.deepcopy refuses, such as locks, files or generators"
         ) from error
+    return twin
 
 
 def without_data(model: nn.Module) -> nn.Module:
@@ -89,4 +92,5 @@ def is_plain(module: nn.Module) -> bool:
 
 def runs_in_order(module: nn.Module) -> bool:
     """Whether calling ``module`` calls its children one after the other."""
-    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+    plain = "forward" not in module.__dict__ and type(module).forward is nn.Sequential.forward
+    return plain and isinstance(module, nn.Sequential)

@@ -38,6 +38,11 @@ class _Proxy(torch.fx.Proxy):
     # Comparing records an operation, so that Python no longer finds a hash by itself.
     __hash__ = torch.fx.Proxy.__hash__
 
+    def __getattr__(self, k: str) -> Any:
+        if k == "data":  # the same values, from which no gradients go back
+            return self.tracer.create_proxy("call_method", "detach", (self,), {})
+        return super().__getattr__(k)
+
     def __setitem__(self, key: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
 
@@ -73,7 +78,7 @@ class _ModuleTracer(torch.fx.Tracer):
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         if m not in (self.submodule_paths or {}):
             # A module made on the fly, such as a slice of a Sequential: its children are ours.
-            return type(m).forward(m, *args, **kwargs)
+            return m.forward(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
 
     def create_proxy(
@@ -98,7 +103,7 @@ class _ModuleTracer(torch.fx.Tracer):
         arguments: dict[str, Any] = {**dict(self.call.constants), **proxies}
 
         def forward(root: nn.Module) -> Any:
-            return root_fn(root, **arguments)
+            return root.forward(**arguments)
 
         return forward, [self.root]
 

@@ -9,7 +9,6 @@ module is checked as it returns (:mod:`~planner.tracing.replay`).
 from __future__ import annotations
 
 import copy
-import inspect
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -25,8 +24,10 @@ from planner.ir import Verification
 from planner.tracing.calls import Capture, as_graphs
 from planner.tracing.checks import Evidence, pin, settle, undecided
 from planner.tracing.extents import Place
+from planner.tracing.forwards import location_of, rebind
 from planner.tracing.functions import map_tensors
 from planner.tracing.nested import difference, leaves
+from planner.tracing.norms import write_out_norms
 from planner.tracing.replay import Checker
 from planner.tracing.resizing import Group, extremes, groups, resized
 from planner.tracing.shapes import run_captured
@@ -263,7 +264,10 @@ def _twin(model: nn.Module, weights: Mapping[int, nn.Parameter]) -> nn.Module:
         for value in (*module._buffers.values(), *module.__dict__.values()):
             if isinstance(value, torch.Tensor):
                 known[id(value)] = value.detach().to("cpu", copy=True)
-    return copy.deepcopy(model, known)
+    twin = copy.deepcopy(model, known)
+    rebind(model, twin, known)
+    write_out_norms(twin)
+    return twin
 
 
 def _resized(value: Any, own: int, size: int) -> Any:
@@ -305,8 +309,7 @@ def _undisturbed(seed: int) -> Iterator[None]:
 
 
 def _error(path: str, module: nn.Module, told: str, size: int) -> TraceError:
-    code = inspect.unwrap(type(module).forward).__code__
-    location = f"{code.co_filename}:{code.co_firstlineno}"
+    location = location_of(module)
     name = f"module {path!r}" if path else "the model's root module"
     return TraceError(
         f"{name} ({type(module).__name__}) is captured wrongly: in "

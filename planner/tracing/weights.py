@@ -40,9 +40,11 @@ class RandomWeights(TorchFunctionMode):
     def _with_values(self, value: Any) -> Any:
         if id(value) in self._known:
             return self._values(value)
-        if type(value) in (tuple, list):
-            return type(value)([self._with_values(item) for item in value])
-        if type(value) is dict:
+        if isinstance(value, list):  # graphs hand over lists of a type of their own
+            return [self._with_values(item) for item in value]
+        if type(value) is tuple:
+            return tuple([self._with_values(item) for item in value])
+        if isinstance(value, dict):
             return {key: self._with_values(item) for key, item in value.items()}
         return value
 
