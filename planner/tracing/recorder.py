@@ -267,7 +267,7 @@ class _Recorder(TorchFunctionMode):
         for name, value in module._buffers.items():
             before = buffers.get(name)
             if value is not None and before is not None and value is not before:
-                if value.shape != before.shape:
+                if plain(value.shape) != plain(before.shape):
                     if name not in module._non_persistent_buffers_set:
                         raise UnseenError(f"its buffer {name!r} gets another shape")
                     continue
