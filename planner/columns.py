@@ -14,7 +14,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 def comparison_text(comparison: Comparison) -> str:
     """The table of a comparison, with the narrower model below it."""
-    headers = "allocator objective parameters compr. unlike tied own shared banks seconds".split()
+    headers = "allocator objective parameters compr. unlike tied own shared seconds".split()
     rows = [_entry(entry) for entry in comparison.entries]
     narrow = comparison.narrow
     heading = [
@@ -71,7 +71,6 @@ def _entry(entry: Entry) -> list[str]:
         f"{entry.tied}",
         f"{entry.own}",
         f"{entry.shared}",
-        f"{entry.banks}",
         f"{entry.seconds:.3g}",
     ]
 
