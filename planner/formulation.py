@@ -72,8 +72,9 @@ low rank saves the product as well, where rank is what the tensor has to spare."
 TEMPLATES: dict[int, int] = {2: 0, 4: 3, 8: 2, 16: 0}
 """Menu of K, and the worth of K templates beyond two: concave, less K multiplications a weight."""
 
-BETWEEN: dict[int, int] = {1: -4, 3: 2, 5: 3, 6: 3, 7: 2}
-"""The worth of other K, which rules may ask for. One template is read as a hash is: no choice."""
+BETWEEN: dict[int, int] = {1: -4, 3: 0, 5: 2, 6: 2, 7: 2}
+"""The worth of other K, which rules may ask for: no more than the neighbours' in the menu, so that
+it is not for the menu that a rule is better. One template is read as a hash is: no choice."""
 
 SMALL = 100
 """What is smaller than one part in this many of the model is worth keeping as if it were not."""
