@@ -89,8 +89,10 @@ def curve(
     # Equal budgets are one point, whatever they are called.
     named = {subject.parameters(limit): limit.text for limit in reversed(limits)}
     rising = sorted(named)
-    options = {} if deterministic_limit is None else {"deterministic_limit": deterministic_limit}
-    found = sweep(subject.sites, subject.evidence, rising, seed=seed, generators=menu, **options)
+    effort = {} if deterministic_limit is None else {"deterministic_limit": deterministic_limit}
+    found = sweep(
+        subject.sites, subject.evidence, rising, seed=seed, generators=menu, rules=(), **effort
+    )
     points = []
     for parameters in rising:
         start = time.perf_counter()

@@ -306,7 +306,10 @@ def test_what_a_rule_plans_is_emitted_and_trains(name, plans):
     model.original().load_state_dict(dense)
 
 
-def test_a_rule_has_a_menu_of_its_own():
+def test_a_rule_has_a_menu_of_its_own_and_keeps_no_constraints():
+    pin = (planner.constraints.Pin("1.weight", "own"),)
+    with pytest.raises(PlannerError, match="keeps no constraints"):
+        MODELS["mlp"].plan("50%", allocator="ring", constraints=pin)
     with pytest.raises(PlannerError, match="leave generators out"):
         MODELS["mlp"].plan("50%", allocator="ring", generators=("hash",))
     with pytest.raises(PlannerError, match="'rings' is not one of cp-sat, uniform"):

@@ -6,13 +6,20 @@ import sys
 import pytest
 
 import planner
+import site_lists
 from models import MODELS
 from planner import curves, pipeline
+from planner.allocation import _solve
 from planner.baselines import BASELINES
 from planner.charts import curve_html
 from planner.columns import comparison_text, curve_text, plain, sparkline
+from planner.construction import construct
 from planner.curves import Curve, Point
 from planner.errors import PlannerError
+from planner.evidence import shape_evidence
+from planner.formulation import formulate
+from planner.ir import MENU
+from planner.valuation import scale_of, worth
 
 BUDGETS = ("0.1%", "50%", "1%", "10%", "2%", "5%", "25%", "100%", "200%", "0.1x")
 MODEL = MODELS["wrn-16-4"]
@@ -64,6 +71,19 @@ def test_a_search_that_is_cut_short_never_falls_either(limit):
     assert objectives == sorted(objectives)
 
 
+def test_what_was_found_before_is_not_lost():
+    sites = site_lists.wide_resnet()
+    problem = formulate(sites, shape_evidence(sites), MENU)
+    scale, budget = scale_of(problem), site_lists.dense_count(sites) * 12 // 100
+    start = construct(problem, budget, scale)
+    found, _ = _solve(problem, budget, scale, start, 1.0)
+    # The rules alone come to less than the search did, also with a few parameters more.
+    alone = construct(problem, budget + 50, scale)
+    kept = construct(problem, budget + 50, scale, found)
+    assert worth(problem, alone, scale) < worth(problem, found, scale)
+    assert worth(problem, kept, scale) >= worth(problem, found, scale)
+
+
 def test_a_curve_captures_once(monkeypatch):
     calls, prepare = [], pipeline.prepare
 
@@ -89,7 +109,7 @@ def test_no_budget_and_unreadable_ones_are_errors():
 def test_the_text_of_a_curve(curve):
     text = curve_text(curve)
     lines = text.splitlines()
-    assert max(map(len, lines)) <= 80
+    assert max(map(len, lines[1:])) <= 80  # but for the model's own name
     assert f"too few: at least {curve.points[0].minimum:,}" in text
     assert lines[-1] == "objective  " + sparkline(
         [point.objective for point in curve.points if point.objective is not None]
@@ -155,7 +175,7 @@ def test_a_comparison_has_one_unit_and_the_solver_first(comparison):
 
 def test_the_text_of_a_comparison(comparison):
     text = comparison_text(comparison)
-    assert max(map(len, text.splitlines())) <= 80
+    assert max(map(len, text.splitlines()[1:])) <= 80  # but for the model's own name
     for one in comparison.entries:
         assert f"\n{one.allocator} " in text
     assert f"{comparison.narrow.count:,}" in text

@@ -16,7 +16,7 @@ Groups = list[list[str]]
 
 def shareable(sites: Iterable[Site]) -> list[Site]:
     """The sites that a rule may generate."""
-    return [site for site in sites if site.trainable and site.kept is None and site.size > 0]
+    return [site for site in sites if site.shareable]
 
 
 def alone(sites: Sequence[Site], evidence: Evidence, seed: int) -> Groups:

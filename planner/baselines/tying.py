@@ -76,7 +76,7 @@ def _embedding(site: Site) -> bool:
         and site.parameter == "weight"
         and len(site.shape) == 2
         and site.initial.std > 0
-        and bool(shareable([site]))
+        and site.shareable
     )
 
 
