@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,7 +67,7 @@ class Comparison:
 
 
 def compare(
-    model: nn.Module | str,
+    model: nn.Module | str | Callable[..., nn.Module],
     budget: Amount | None = None,
     example_inputs: Inputs | None = None,
     *,

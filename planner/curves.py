@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,7 +58,7 @@ class Curve:
 
 
 def curve(
-    model: nn.Module | str,
+    model: nn.Module | str | Callable[..., nn.Module],
     budgets: Sequence[Amount],
     example_inputs: Inputs | None = None,
     *,
