@@ -11,11 +11,12 @@ import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 import planner
+from planner import options
 from planner.errors import PlannerError
 
 if TYPE_CHECKING:
@@ -66,56 +67,24 @@ def _options(
 
 @app.command("plan")
 def plan_model(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="package.module:callable, path/to/file.py:callable, torchvision:NAME, timm:NAME "
-            "or hf:CONFIG.json.",
-        ),
-    ],
-    budget: Annotated[
-        str, typer.Option(help="Parameters to allow: 10%, 0.1x, 18M, 2500000 or 64MB.")
-    ],
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            metavar="[NAME=]SHAPE",
-            help="An example input: 1x3x224x224, int64:2x64, mask=bool:2x64 or mask=None.",
-        ),
-    ] = None,
-    inputs_from: Annotated[
-        str | None,
-        typer.Option(
-            "--inputs",
-            metavar="PLACE",
-            help="A Python callable that returns example inputs: path/to/file.py:callable or "
-            "package.module:callable.",
-        ),
-    ] = None,
-    arguments: Annotated[
-        list[str] | None,
-        typer.Option("--arg", metavar="KEY=VALUE", help="An argument of MODEL's callable."),
-    ] = None,
-    generators: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Generators to choose from: own,mix,hash.")
-    ] = None,
+    model: options.Spec,
+    budget: options.Budget = None,
+    target_bytes: options.TargetBytes = None,
+    max_gradient_bytes: options.GradientBytes = None,
+    inputs: options.Inputs = None,
+    inputs_from: options.InputsFrom = None,
+    arguments: options.Arguments = None,
+    allocator: Annotated[
+        str, typer.Option(metavar="NAME", help="cp-sat, the solver, or a baseline such as ring.")
+    ] = "cp-sat",
+    generators: options.Menu = None,
     constraints: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="What sharing must keep to, as TOML or JSON."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of every choice that is free.")] = 0,
-    time_limit: Annotated[
-        float | None,
-        typer.Option(help="The solver's limit, in its own seconds: the same on every machine."),
-    ] = None,
-    verify: Annotated[
-        bool,
-        typer.Option(
-            "--verify/--no-verify", help="Compare the captured program with the model, in numbers."
-        ),
-    ] = True,
+    seed: options.Seed = 0,
+    time_limit: options.TimeLimit = None,
+    verify: options.Verify = True,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the plan here.")
     ] = None,
@@ -126,21 +95,19 @@ def plan_model(
     every_site: EverySite = False,
 ) -> None:
     """Plan MODEL under a budget and report the plan."""
-    from planner.loading import parse_arguments
-
-    menu = [name.strip() for name in generators.split(",")] if generators is not None else None
     if output and module and output.resolve() == module.resolve():
         raise PlannerError(f"{output} cannot hold both the plan and the module: name two files")
-    example = _example(inputs or [], inputs_from)
-    keywords = parse_arguments(arguments or [])
+    limits = _limits(budget, target_bytes, max_gradient_bytes)
+    example, keywords = _model(inputs, inputs_from, arguments)
     # A model may print while it is built; standard output is for the report alone.
     with redirect_stdout(sys.stderr):
         made = planner.plan(
             model,
-            budget,
-            example,
+            example_inputs=example,
+            **limits,
             arguments=keywords,
-            generators=cast("list[Generator] | None", menu),
+            allocator=allocator,
+            generators=_menu(generators),
             constraints=constraints,
             seed=seed,
             deterministic_limit=time_limit,
@@ -153,6 +120,83 @@ def plan_model(
         files.update(planner.emit(made).files(module))
     _write(files)
     _report(made, as_json=as_json, every_site=every_site)
+
+
+@app.command()
+def compare(
+    model: options.Spec,
+    budget: options.Budget = None,
+    target_bytes: options.TargetBytes = None,
+    max_gradient_bytes: options.GradientBytes = None,
+    inputs: options.Inputs = None,
+    inputs_from: options.InputsFrom = None,
+    arguments: options.Arguments = None,
+    allocators: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Allocators to compare: cp-sat,ring.")
+    ] = None,
+    seed: options.Seed = 0,
+    time_limit: options.TimeLimit = None,
+    verify: options.Verify = True,
+    as_json: AsJson = False,
+) -> None:
+    """Allocate one budget by the solver and by the baselines, side by side."""
+    from planner.columns import comparison_text, plain
+
+    limits = _limits(budget, target_bytes, max_gradient_bytes)
+    example, keywords = _model(inputs, inputs_from, arguments)
+    names: dict[str, Any] = {} if allocators is None else {"allocators": _names(allocators)}
+    with redirect_stdout(sys.stderr):
+        made = planner.compare(
+            model,
+            example_inputs=example,
+            **limits,
+            **names,
+            arguments=keywords,
+            seed=seed,
+            deterministic_limit=time_limit,
+            verify=verify,
+        )
+    print(json.dumps(plain(made), indent=2) if as_json else comparison_text(made))
+
+
+@app.command()
+def curve(
+    model: options.Spec,
+    budgets: Annotated[str, typer.Option(metavar="LIST", help="Budgets: 1%,2%,5%,2.5M.")],
+    inputs: options.Inputs = None,
+    inputs_from: options.InputsFrom = None,
+    arguments: options.Arguments = None,
+    generators: options.Menu = None,
+    seed: options.Seed = 0,
+    time_limit: options.TimeLimit = None,
+    verify: options.Verify = True,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the curve here, with plotly.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Allocate many budgets of one MODEL, and tell what each is worth."""
+    from planner.charts import curve_html, require_plotly
+    from planner.columns import curve_text, plain
+
+    if html:
+        require_plotly()
+    example, keywords = _model(inputs, inputs_from, arguments)
+    with redirect_stdout(sys.stderr):
+        made = planner.curve(
+            model,
+            _names(budgets),
+            example,
+            arguments=keywords,
+            generators=_menu(generators),
+            seed=seed,
+            deterministic_limit=time_limit,
+            verify=verify,
+        )
+    if html:
+        _write({html: curve_html(made)})
+    bars = (sys.stdout.encoding or "").lower().startswith("utf")
+    print(json.dumps(plain(made), indent=2) if as_json else curve_text(made, bars=bars))
 
 
 @app.command()
@@ -206,17 +250,50 @@ def schema() -> None:
     print(json.dumps(plan_schema(), indent=2))
 
 
-def _example(inputs: list[str], inputs_from: str | None) -> Example | None:
-    """The inputs that options give, if any."""
+def _model(
+    inputs: list[str] | None, inputs_from: str | None, arguments: list[str] | None
+) -> tuple[Example | None, dict[str, object]]:
+    """The inputs that options give, if any, and the arguments of the model's callable."""
     from planner.examples import parse_inputs
-    from planner.loading import load_inputs
+    from planner.loading import load_inputs, parse_arguments
 
     if inputs and inputs_from is not None:
         raise PlannerError("--input and --inputs both give the inputs: use one of them")
     if inputs_from is not None:
         with redirect_stdout(sys.stderr):
-            return load_inputs(inputs_from)
-    return parse_inputs(inputs) if inputs else None
+            example: Example | None = load_inputs(inputs_from)
+    else:
+        example = parse_inputs(inputs) if inputs else None
+    return example, parse_arguments(arguments or [])
+
+
+def _limits(
+    budget: str | None, target_bytes: str | None, max_gradient_bytes: str | None
+) -> dict[str, Any]:
+    """The budget in the one way that it is given."""
+    known = {
+        "--budget": budget,
+        "--target-bytes": target_bytes,
+        "--max-gradient-bytes": max_gradient_bytes,
+    }
+    given = [name for name, value in known.items() if value is not None]
+    if not given:
+        raise typer.BadParameter("give one of the three", param_hint=list(known))
+    if len(given) > 1:
+        raise PlannerError(f"{' and '.join(given)} both say the budget: use one of them")
+    return {
+        "budget": budget,
+        "target_bytes": target_bytes,
+        "max_gradient_bytes": max_gradient_bytes,
+    }
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _menu(text: str | None) -> list[Generator] | None:
+    return None if text is None else cast("list[Generator]", _names(text))
 
 
 def _write(files: dict[Path, str | bytes]) -> None:

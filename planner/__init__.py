@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import os
 
+    from planner.comparison import compare
+    from planner.curves import curve
     from planner.emission import emit
     from planner.errors import (
         AllocationError,
@@ -51,6 +53,8 @@ __all__ = [
     "TraceError",
     "UnsupportedSiteError",
     "__version__",
+    "compare",
+    "curve",
     "emit",
     "load_model",
     "plan",
@@ -60,6 +64,8 @@ __all__ = [
 
 _SOURCES = {
     "Plan": ("planner.plans", "Plan"),
+    "compare": ("planner.comparison", "compare"),
+    "curve": ("planner.curves", "curve"),
     "emit": ("planner.emission", "emit"),
     "load_model": ("planner.loading", "load_model"),
     "plan": ("planner.pipeline", "plan"),

@@ -62,7 +62,7 @@ is canonical.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -123,21 +123,55 @@ def allocate(
         SolveLimitError: the solver found nothing within its limit.
         AllocationError: the evidence does not fit the sites, or a generator is unknown.
     """
+    (allocation,) = sweep(
+        sites,
+        evidence,
+        (budget,),
+        seed=seed,
+        generators=generators,
+        deterministic_limit=deterministic_limit,
+        rules=rules,
+    )
+    if isinstance(allocation, InfeasibleBudgetError):
+        raise allocation
+    return allocation
+
+
+def sweep(
+    sites: Sequence[Site],
+    evidence: Evidence,
+    budgets: Sequence[int],
+    *,
+    seed: int = 0,
+    generators: tuple[Generator, ...] = MENU,
+    deterministic_limit: float = 2.0,
+    rules: Sequence[Rule] = (),
+) -> Iterator[Allocation | InfeasibleBudgetError]:
+    """The allocation of each of ``budgets``, from the least on, as by ``allocate``.
+
+    Each search starts from what the one before has found, so that the objective never falls. A
+    budget that is too small gives the error that ``allocate`` raises.
+    """
     evidence = widen(evidence, sites, rules, dissimilarity)
     whole = formulate(sites, evidence, generators, rules)
     problem = prune(whole)
-    scale = scale_of(problem)
-    start = construct(problem, budget, scale)
-    if start is None:
-        start = _least(problem, 5 * deterministic_limit, budget)
+    scale, incumbent = scale_of(problem), None
+    for budget in budgets:
+        start = construct(problem, budget, scale, incumbent)
         if start is None:
-            raise _infeasible(whole, budget, 5 * deterministic_limit)
-        start = construct(problem, budget, scale, start) or start
-    decision, solution = _solve(problem, budget, scale, start, deterministic_limit)
-    banks, placements = place(sites, evidence, problem, decision, seed)
-    allocation = Allocation(budget, banks, placements, solution, generators)
-    check(sites, allocation)
-    return allocation
+            start = _least(problem, 5 * deterministic_limit, budget)
+            if start is None:
+                error = _infeasible(whole, budget, 5 * deterministic_limit)
+                if not isinstance(error, InfeasibleBudgetError):
+                    raise error
+                yield error
+                continue
+            start = construct(problem, budget, scale, start) or start
+        incumbent, solution = _solve(problem, budget, scale, start, deterministic_limit)
+        banks, placements = place(sites, evidence, problem, incumbent, seed)
+        allocation = Allocation(budget, banks, placements, solution, generators)
+        check(sites, allocation)
+        yield allocation
 
 
 def _solve(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from typing import Literal
 
 from planner.errors import BudgetError
 
@@ -27,6 +29,93 @@ _ACCEPTED = (
 )
 
 
+_SIZES = "a size is a number of bytes (64MB, also KB, GB, TB, KiB, MiB, GiB, TiB, or 64000000)"
+
+Amount = str | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A budget as it was asked for: in parameters, bytes stored or bytes of gradients a step."""
+
+    kind: Literal["budget", "target bytes", "gradient bytes"]
+    amount: Amount
+
+    @property
+    def text(self) -> str:
+        """What a plan remembers of it."""
+        written = str(self.amount).strip()
+        return {
+            "budget": written,
+            "target bytes": f"{written} stored",
+            "gradient bytes": f"{written} of gradients",
+        }[self.kind]
+
+    def parameters(self, dense: int, width: int, stored: int) -> int:
+        """How many trainable parameters are allowed.
+
+        Args:
+            dense: trainable parameters of the original model.
+            width: bytes of a trainable parameter, the widest if there are several.
+            stored: bytes of what is stored but not trained: frozen parameters, buffers.
+
+        Raises:
+            BudgetError: the amount cannot be read, or leaves less than one parameter.
+        """
+        if self.kind == "budget":
+            return parse_budget(self.amount, dense, width)
+        rest = parse_bytes(self.amount)
+        if self.kind == "target bytes":
+            rest -= stored
+        if rest < width:
+            also = f", and {stored} are stored besides" if self.kind == "target bytes" else ""
+            raise BudgetError(
+                f"{self.text} are too few: a trainable parameter takes {width} bytes{also}"
+            )
+        return rest // width
+
+
+def the_limit(
+    budget: Amount | None, target_bytes: Amount | None, max_gradient_bytes: Amount | None
+) -> Limit:
+    """The one of the three that is given.
+
+    Raises:
+        BudgetError: none is, or more than one.
+    """
+    given = [
+        limit
+        for limit in (
+            Limit("budget", budget) if budget is not None else None,
+            Limit("target bytes", target_bytes) if target_bytes is not None else None,
+            Limit("gradient bytes", max_gradient_bytes) if max_gradient_bytes is not None else None,
+        )
+        if limit is not None
+    ]
+    if len(given) != 1:
+        said = " and ".join(f"{limit.kind} ({limit.amount})" for limit in given) or "none of them"
+        raise BudgetError(
+            "say the budget in one way, as budget, target bytes or maximal gradient bytes; "
+            f"given: {said}"
+        )
+    return given[0]
+
+
+def parse_bytes(text: Amount) -> int:
+    """The number of bytes that ``text`` says, rounded down; a number without a unit is of bytes.
+
+    Raises:
+        BudgetError: ``text`` is no such size, or beyond 10^15 bytes.
+    """
+    number, suffix = _read(text, _SIZES)
+    if suffix not in {"", "B", *_BYTES}:
+        raise BudgetError(f"size {str(text).strip()!r} has the unknown unit {suffix!r}; {_SIZES}")
+    size = int(number * _BYTES.get(suffix, 1))
+    if size > _MOST:
+        raise BudgetError(f"size {str(text).strip()!r} is more than 10^15 bytes; {_SIZES}")
+    return size
+
+
 def parse_budget(text: str | int | float, dense: int, bytes_per_parameter: int = 4) -> int:
     """The number of parameters that ``text`` allows, rounded down.
 
@@ -42,17 +131,8 @@ def parse_budget(text: str | int | float, dense: int, bytes_per_parameter: int =
 
     The arithmetic is exact: 10% of 36479194 is 3647919.
     """
-    if isinstance(text, bool):
-        raise BudgetError(f"budget {text!r} cannot be read; {_ACCEPTED}")
+    number, suffix = _read(text, _ACCEPTED)
     written = str(text).strip()
-    match = _FORM.fullmatch(written.upper())
-    if match is None:
-        raise BudgetError(f"budget {written!r} cannot be read; {_ACCEPTED}")
-    suffix = match["suffix"]
-    try:
-        number = Fraction(Decimal(match["number"].replace(",", "").replace("_", "")))
-    except InvalidOperation:
-        raise BudgetError(f"budget {written!r} cannot be read; {_ACCEPTED}") from None
     if suffix == "%":
         parameters = number * dense / 100
     elif suffix == "X":
@@ -68,3 +148,16 @@ def parse_budget(text: str | int | float, dense: int, bytes_per_parameter: int =
     if parameters > _MOST:
         raise BudgetError(f"budget {written!r} allows more than 10^15 parameters; {_ACCEPTED}")
     return int(parameters)
+
+
+def _read(text: Amount, accepted: str) -> tuple[Fraction, str]:
+    """Number and unit."""
+    written = str(text).strip()
+    match = None if isinstance(text, bool) else _FORM.fullmatch(written.upper())
+    try:
+        if match is not None:
+            digits = match["number"].replace(",", "").replace("_", "")
+            return Fraction(Decimal(digits)), match["suffix"]
+    except InvalidOperation:
+        pass
+    raise BudgetError(f"budget {written!r} cannot be read; {accepted}")

@@ -47,12 +47,15 @@ class _Found:
 def construct(
     problem: Problem, budget: int, scale: Scale, start: Decision | None = None
 ) -> Decision | None:
-    """The best allocation that is found by rule within ``budget``, ``start`` tried first, or None.
+    """The best allocation that is found by rule within ``budget``, or None.
 
-    It keeps the user's rules.
+    It keeps the user's rules, and is no worse than ``start``, which must be within the budget.
     """
     starts: dict[Decision, _Found] = {}
-    first = [] if start is None else [start.choices]
+    first = []
+    if start is not None:
+        starts[start] = _Found(worth(problem, start, scale), start)
+        first.append(start.choices)
     for choices in (*first, *_proposals(problem)):
         found = _better(problem, choices, budget, scale, None)
         if found is not None:

@@ -102,6 +102,41 @@ def dissimilarity(sites: Sequence[Site]) -> tuple[float, ...]:
     return tuple(of[index] for index in range(len(sites)))
 
 
+def grouped_evidence(
+    sites: Sequence[Site], groups: Sequence[Sequence[str]], like: Evidence
+) -> Evidence:
+    """Given groups, by names of shareable sites, at the price that shape evidence asks.
+
+    Dissimilarity is the mean distance to the group's elements. It is 1, the greatest, for sites
+    that ``STD_WINDOW`` keeps out of a group: their standard deviation is more than its square root
+    away from where the bank is stored, in the middle of the group's. Source and importance are
+    those of ``like``.
+    """
+    import numpy as np
+
+    kinds = _kinds(sites)
+    distances = _distances(kinds)
+    kind_of = {sites[index].name: k for k, kind in enumerate(kinds) for index in kind.sites}
+    found = []
+    for number, members in enumerate(groups):
+        here = [kind_of[name] for name in members]
+        elements = np.zeros(len(kinds))
+        for kind in here:
+            elements[kind] += kinds[kind].first.size
+        means = distances @ (elements / elements.sum())
+        deviations = [sigma(kinds[kind].first) for kind in here]
+        middle = math.sqrt(min(deviations) * max(deviations))
+        furthest = 0.5 * math.log(STD_WINDOW) + 1e-5
+        unlike = tuple(
+            significant(min(1.0, float(means[kind])), 4)
+            if abs(math.log(deviation / middle)) <= furthest
+            else 1.0
+            for kind, deviation in zip(here, deviations, strict=True)
+        )
+        found.append(CandidateGroup(f"g{number}", tuple(members), unlike))
+    return Evidence(like.source, tuple(found), like.importance)
+
+
 def sigma(site: Site) -> float:
     """The standard deviation a generated tensor is scaled for.
 

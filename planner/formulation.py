@@ -6,8 +6,8 @@ No solver is imported here. ``planner.allocation`` states the mathematics and so
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from planner.errors import AllocationError
 from planner.ir import GENERATORS, Evidence, Generator, Initial, Site
@@ -72,6 +72,10 @@ low rank saves the product as well, where rank is what the tensor has to spare."
 TEMPLATES: dict[int, int] = {2: 0, 4: 3, 8: 2, 16: 0}
 """Menu of K, and the worth of K templates beyond two: concave, less K multiplications a weight."""
 
+BETWEEN: dict[int, int] = {1: -4, 3: 0, 5: 2, 6: 2, 7: 2}
+"""The worth of other K, which rules may ask for: no more than the neighbours' in the menu, so that
+it is not for the menu that a rule is better. One template is read as a hash is: no choice."""
+
 SMALL = 100
 """What is smaller than one part in this many of the model is worth keeping as if it were not."""
 
@@ -88,6 +92,15 @@ LEAST_BANK = 16
 
 CHUNKS_PER_HASH = 16
 """Least number of chunks a hash reads, so that signs alone tell two tensors apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What generators may be tried with: K and their worth, copies, ranks."""
+
+    templates: Mapping[int, int] = field(default_factory=lambda: TEMPLATES)
+    copies: tuple[int, ...] = COPIES
+    ranks: tuple[int, ...] = RANKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +168,9 @@ def formulate(
     evidence: Evidence,
     generators: tuple[Generator, ...],
     rules: Sequence[Rule] = (),
+    parameters: Parameters | None = None,
 ) -> Problem:
-    """Collapses sites to classes and lists the options of each.
+    """Collapses sites to classes and lists the options of each, by default with the solver's menus.
 
     Sites of one class are in the same groups and the same rules.
 
@@ -169,6 +183,7 @@ def formulate(
         raise AllocationError(
             f"unknown generator {unknown[0]!r}; there are {', '.join(GENERATORS)}"
         )
+    parameters = parameters or Parameters()
     member_of = _memberships(sites, evidence)
     importance = dict(evidence.importance)
     total = sum(site.size for site in sites if site.shareable)
@@ -192,7 +207,8 @@ def formulate(
         site = sites[members[0]]
         worth = max(1, round(resolution * importance.get(site.name, 1.0)))
         menu: tuple[Generator, ...] = (*generators, "tie") if members[0] in tied else generators
-        options = _options(site, len(members), worth, member_of[members[0]], menu, chunk)
+        groups = member_of[members[0]]
+        options = _options(site, len(members), worth, groups, menu, chunk, parameters)
         classes.append(
             SiteClass(
                 sites=tuple(members),
@@ -317,13 +333,14 @@ def _options(
     groups: Sequence[tuple[int, int]],
     generators: tuple[Generator, ...],
     chunk: int,
+    parameters: Parameters,
 ) -> tuple[Option, ...]:
     options: list[Option] = []
     for group, unlike in groups:
-        options += _shared_options(site, worth, group, unlike, generators, chunk)
+        options += _shared_options(site, worth, group, unlike, generators, chunk, parameters)
     if site.initial.std > 0:
         if "lowrank" in generators:
-            options += _lowrank_options(site, worth)
+            options += _lowrank_options(site, worth, parameters.ranks)
         if "tie" in generators and count > 1:
             n = site.size
             each = share_value(n, count * n) // count + n * (VISIBLE[-1][1] + BONUS["tie"])
@@ -338,6 +355,7 @@ def _shared_options(
     unlike: int,
     generators: tuple[Generator, ...],
     chunk: int,
+    parameters: Parameters,
 ) -> list[Option]:
     """Options in one group. A site that starts at zero needs coefficients that start there."""
     n = site.size
@@ -349,7 +367,8 @@ def _shared_options(
     def offer(
         generator: Generator, parameter: int, need: int, room: int | None, reads: int, cost: int
     ) -> None:
-        worth_of = BONUS[generator] + (TEMPLATES[parameter] if generator == "mix" else 0) - loss
+        worth_of = BONUS[generator] - loss
+        worth_of += parameters.templates[parameter] if generator == "mix" else 0
         options.append(
             Option(
                 generator, group, parameter, max(need, least), room, reads, cost, 0,
@@ -358,7 +377,7 @@ def _shared_options(
         )  # fmt: skip
 
     if "mix" in generators:
-        for k in TEMPLATES:
+        for k in parameters.templates:
             # Neighbouring windows overlap by half at most, and more than n of them are redundant.
             if k <= n:
                 offer("mix", k, -(-(k + 1) * n // 2), None, k * n, k)
@@ -371,7 +390,7 @@ def _shared_options(
         offer("interpolate", 2, 2, n - 1, n, 2)
     for generator, windows in WINDOWS.items():
         if generator in generators:
-            for copies in COPIES:
+            for copies in parameters.copies:
                 need, room = -(-n // copies), -(-n // (copies - 1)) - 1
                 if max(need, least) <= room:
                     offer(generator, copies, need, room, n, _windows(n, copies * windows))
@@ -383,10 +402,10 @@ def _windows(size: int, most: int) -> int:
     return -(-size // -(-size // most))
 
 
-def _lowrank_options(site: Site, worth: int) -> list[Option]:
+def _lowrank_options(site: Site, worth: int, ranks: Sequence[int]) -> list[Option]:
     rows, columns = site.matrix
     n, options = site.size, []
-    for rank in RANKS:
+    for rank in ranks:
         size = rank * (rows + columns)
         if size < n:
             each = share_value(size, n) + BONUS["lowrank"] * n

@@ -470,10 +470,14 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """What the solver says of its result: integer objective and bound, in the model's own unit."""
+    """What an allocator says of its result: integer objective and bound, in the model's own unit.
+
+    ``allocator`` is ``cp-sat``, or the name of a rule. A rule searches nothing and knows no bound:
+    its status is ``RULE``, and its bound its objective.
+    """
 
     allocator: str
-    status: Literal["OPTIMAL", "FEASIBLE"]
+    status: Literal["OPTIMAL", "FEASIBLE", "RULE"]
     objective: int
     bound: int
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from planner.allocation import allocate
-from planner.budgets import parse_budget
+from planner.baselines import ALLOCATORS, SOLVER, allocate_by
+from planner.budgets import Amount, Limit, the_limit
 from planner.constraints import Constraints, read_constraints, resolve
 from planner.errors import PlannerError, TraceError
 from planner.evidence import shape_evidence
-from planner.ir import GENERATORS, MENU, Generator, Initial
+from planner.ir import GENERATORS, MENU, Allocation, Evidence, Generator, Initial, Program, Site
 from planner.plans import Plan
+from planner.rules import Rule
 from planner.sites import dense_parameters, find_sites
 from planner.validation import check
 
@@ -23,14 +26,44 @@ if TYPE_CHECKING:
     from planner.examples import Inputs
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What allocators work on: a captured model with its sites and evidence.
+
+    Attributes:
+        spec: where the model came from.
+        program: the model as it was captured.
+        sites: its parameter tensors, each once.
+        evidence: which of them may share.
+        dense: trainable parameters.
+        width: bytes of a trainable parameter, the widest if there are several.
+        stored: bytes of what is stored and not trained: frozen parameters, persistent buffers.
+    """
+
+    spec: str
+    program: Program
+    sites: tuple[Site, ...]
+    evidence: Evidence
+    dense: int
+    width: int
+    stored: int
+
+    def parameters(self, limit: Limit) -> int:
+        """The trainable parameters that a limit allows."""
+        return limit.parameters(self.dense, self.width, self.stored)
+
+
 def plan(
     model: nn.Module | str | Callable[..., nn.Module],
-    budget: str | int | float,
+    budget: Amount | None = None,
     example_inputs: Inputs | None = None,
     *,
+    target_bytes: Amount | None = None,
+    max_gradient_bytes: Amount | None = None,
     evidence: str = "shape",
     constraints: Constraints | None = None,
     seed: int = 0,
+    allocator: str = SOLVER,
     generators: Sequence[Generator] | None = None,
     arguments: Mapping[str, object] | None = None,
     deterministic_limit: float | None = None,
@@ -50,22 +83,77 @@ def plan(
             callable that returns one of these. Inputs may be nested in tuples, lists and dicts;
             a ``TensorSpec`` or a text such as ``int64:2x128`` may stand for a tensor. May be left
             out where the specification, or the library that it names, has inputs of its own.
+        target_bytes: in place of ``budget``, what the emitted module's tensors may take when they
+            are stored: ``"64MB"`` or a number; frozen parameters and persistent buffers count.
+        max_gradient_bytes: in place of ``budget``, what the gradients of a step may take.
         evidence: what groups are made from; ``"shape"`` needs no data.
         constraints: what the allocation must keep to: a sequence of ``planner.constraints``
             objects, or the path of a TOML or JSON file of them.
         seed: seeds the model's construction and the hash generators.
-        generators: the menu of generators; by default all but ``"tie"``.
+        allocator: ``"cp-sat"``, the solver, or one of ``planner.baselines.BASELINES``.
+        generators: the menu of generators; by default all but ``"tie"``. Baselines have their own.
         arguments: keyword arguments of the callable.
         deterministic_limit: the solver's limit in its own deterministic units (about seconds).
         verify: run the captured program beside the model, with random weights, in both modes and
             at two batch sizes, before it is planned; what differs is a TraceError.
 
-    A forward whose course depends on tensors' values cannot be captured; its parameters are planned
-    all the same, and ``emit`` says what stops it.
+    Where parameters have several dtypes, each counts as the widest of them against a limit in
+    bytes. A forward whose course depends on tensors' values cannot be captured; its parameters are
+    planned all the same, and ``emit`` says what stops it.
 
     Raises:
         ModelSourceError, TraceError, UnsupportedSiteError, BudgetError, InfeasibleBudgetError,
         ConstraintError, ConstraintConflictError, SolveLimitError: see each; all are PlannerError.
+    """
+    limit = the_limit(budget, target_bytes, max_gradient_bytes)
+    check_allocator(allocator)
+    menu = menu_of(generators)
+    if generators is not None and allocator != SOLVER:
+        raise PlannerError(
+            f"the allocator {allocator!r} has generators of its own: leave generators out"
+        )
+    # Before the model is built: a file that cannot be read should not cost a trace.
+    asked = constraints or ()
+    if isinstance(asked, (str, os.PathLike)):
+        asked = read_constraints(asked)
+    if asked and allocator != SOLVER:
+        raise PlannerError(
+            f"the allocator {allocator!r} keeps no constraints: leave them out, or use {SOLVER!r}"
+        )
+    subject = prepare(
+        model, example_inputs, evidence=evidence, seed=seed, arguments=arguments, verify=verify
+    )
+    parameters = subject.parameters(limit)
+    rules = resolve(asked, subject.sites, subject.width)
+    allocation = allocated(subject, parameters, allocator, menu, seed, deterministic_limit, rules)
+    check(subject.sites, allocation)
+    return Plan(
+        spec=subject.spec,
+        seed=seed,
+        evidence=evidence,
+        budget=limit.text,
+        budget_parameters=parameters,
+        dense_parameters=subject.dense,
+        program=subject.program,
+        sites=subject.sites,
+        allocation=allocation,
+        constraints=tuple(str(one) for one in asked),
+    )
+
+
+def prepare(
+    model: nn.Module | str | Callable[..., nn.Module],
+    example_inputs: Inputs | None = None,
+    *,
+    evidence: str = "shape",
+    seed: int = 0,
+    arguments: Mapping[str, object] | None = None,
+    verify: bool = True,
+) -> Subject:
+    """Capture a model and gather evidence: all that comes before a budget. See :func:`plan`.
+
+    Raises:
+        ModelSourceError, TraceError, UnsupportedSiteError: see each; all are PlannerError.
     """
     from planner.examples import make_example
     from planner.initializers import initials
@@ -75,15 +163,6 @@ def plan(
 
     if evidence != "shape":
         raise PlannerError(f"evidence {evidence!r} is not known: use 'shape'")
-    menu = tuple(MENU if generators is None else generators)
-    for name in menu:
-        if name not in GENERATORS:
-            raise PlannerError(f"generator {name!r} is not one of {', '.join(GENERATORS)}")
-    # Before the model is built: a file that cannot be read should not cost a trace.
-    asked = constraints or ()
-    if isinstance(asked, (str, os.PathLike)):
-        asked = read_constraints(asked)
-    spec = ""
     starts: Mapping[str, Initial]
     origins, frozen = None, cast("Mapping[str, Tensor]", {})
     example = None if example_inputs is None else make_example(example_inputs)
@@ -115,33 +194,55 @@ def plan(
         for name, value in frozen.items()
     }
     sites = find_sites(module, program, starts, values)
-    dense = dense_parameters(sites)
-    width = _bytes_per_parameter(module)
-    parameters = parse_budget(budget, dense, width)
-    rules = resolve(asked, sites, width)
-    limits = {} if deterministic_limit is None else {"deterministic_limit": deterministic_limit}
-    allocation = allocate(
-        sites,
-        shape_evidence(sites),
-        parameters,
-        seed=seed,
-        generators=menu,
-        rules=rules,
-        **limits,
-    )
-    check(sites, allocation)
-    return Plan(
+    return Subject(
         spec=spec,
-        seed=seed,
-        evidence=evidence,
-        budget=str(budget),
-        budget_parameters=parameters,
-        dense_parameters=dense,
         program=program,
         sites=sites,
-        allocation=allocation,
-        constraints=tuple(str(one) for one in asked),
+        evidence=shape_evidence(sites),
+        dense=dense_parameters(sites),
+        width=_bytes_per_parameter(module),
+        stored=_stored(module),
     )
+
+
+def allocated(
+    subject: Subject,
+    parameters: int,
+    allocator: str,
+    menu: tuple[Generator, ...] = MENU,
+    seed: int = 0,
+    deterministic_limit: float | None = None,
+    rules: Sequence[Rule] = (),
+) -> Allocation:
+    """The allocation of ``parameters`` that the solver or a rule makes.
+
+    Raises:
+        InfeasibleBudgetError, SolveLimitError: see each.
+    """
+    sites, evidence = subject.sites, subject.evidence
+    if allocator != SOLVER:
+        return allocate_by(allocator, sites, evidence, parameters, seed=seed)
+    limits = {} if deterministic_limit is None else {"deterministic_limit": deterministic_limit}
+    return allocate(sites, evidence, parameters, seed=seed, generators=menu, rules=rules, **limits)
+
+
+def menu_of(generators: Sequence[Generator] | None) -> tuple[Generator, ...]:
+    """The menu that is asked for, by default all generators but ``"tie"``.
+
+    Raises:
+        PlannerError: it names what is no generator.
+    """
+    menu = tuple(MENU if generators is None else generators)
+    for name in menu:
+        if name not in GENERATORS:
+            raise PlannerError(f"generator {name!r} is not one of {', '.join(GENERATORS)}")
+    return menu
+
+
+def check_allocator(name: str) -> None:
+    """Raises a PlannerError if there is no allocator of that name."""
+    if name not in ALLOCATORS:
+        raise PlannerError(f"allocator {name!r} is not one of {', '.join(ALLOCATORS)}")
 
 
 def _builds(model: object) -> bool:
@@ -161,3 +262,11 @@ def _portable(error: TraceError) -> str:
 
 def _bytes_per_parameter(model: nn.Module) -> int:
     return max((p.element_size() for p in model.parameters() if p.requires_grad), default=4)
+
+
+def _stored(model: nn.Module) -> int:
+    """Bytes of the state dict that hold no trainable parameter, each tensor once."""
+    trained = {id(one) for one in model.parameters() if one.requires_grad}
+    held = model.state_dict(keep_vars=True).values()
+    rest = {id(one): one for one in held if id(one) not in trained and hasattr(one, "nbytes")}
+    return sum(one.nbytes for one in rest.values())

@@ -41,11 +41,19 @@ class _Plan:
 
 
 def place(
-    sites: Sequence[Site], evidence: Evidence, problem: Problem, decision: Decision, seed: int
+    sites: Sequence[Site],
+    evidence: Evidence,
+    problem: Problem,
+    decision: Decision,
+    seed: int,
+    rule: str = "",
 ) -> tuple[tuple[Bank, ...], tuple[Placement, ...]]:
-    """Banks, in the order of their first sites, and one placement per site in the sites' order."""
+    """Banks, in the order of their first sites, and one placement per site in the sites' order.
+
+    ``rule`` names the rule that decided, if it was not the solver.
+    """
     plans = _plans(sites, evidence, problem, decision)
-    placements = {site.name: _own(site, problem, index) for index, site in enumerate(sites)}
+    placements = {site.name: _own(site, problem, index, rule) for index, site in enumerate(sites)}
     banks = []
     for number, plan in enumerate(plans):
         name = f"bank{number}"
@@ -123,7 +131,7 @@ def _placed(
         yield _hash(sites[index], index, tape % chunks, chunks, full, std, seed, seen)
         tape += min(full, chunks)
     position = min(tape * chunk, plan.size) % plan.size
-    whole = 0
+    whole, singles = 0, set[tuple[int, int]]()
     for index, option in plan.reads:
         if option.generator == "hash":
             continue
@@ -135,6 +143,11 @@ def _placed(
             whole += 1
         else:
             position = (position + reads) % plan.size
+        if option.generator == "mix" and option.parameter == 1:
+            # The tape may come back to a start. All of the ring is read by then.
+            while (site.size, start) in singles:
+                start = (start + 1) % plan.size
+            singles.add((site.size, start))
         # Tied sites are one tensor, and so have one deviation and mean.
         like = sites[plan.reads[0][0]] if option.generator == "tie" else site
         made = _windowed(like, option, start, plan.size, std)
@@ -273,7 +286,7 @@ def _gain(large: int, small: int) -> float:
     return math.sqrt(total / large)
 
 
-def _own(site: Site, problem: Problem, index: int) -> Placement:
+def _own(site: Site, problem: Problem, index: int, rule: str) -> Placement:
     """The placement of a site that keeps its own parameters, with the reason why."""
     if site.kept is not None:
         reason = site.kept
@@ -283,6 +296,8 @@ def _own(site: Site, problem: Problem, index: int) -> Placement:
         reason = f"asked for: {pinned}"
     elif any(index in item.sites and not item.options for item in problem.classes):
         reason = "no generator of the menu can make it"
+    elif rule:
+        reason = f"the rule {rule!r} keeps it"
     else:
         reason = f"the solver keeps it: its {site.size} parameters are worth more than sharing them"
     return Placement(site.name, "own", reason)

@@ -237,6 +237,8 @@ def _kept(summary: Summary) -> _Named:
 
 def _solver(summary: Summary) -> Text:
     solver = summary.solver
+    if solver.status == "RULE":
+        return _plain(f"{solver.allocator}: by rule, objective {solver.objective:,}")
     return _plain(
         f"{solver.allocator}: {solver.status.lower()}, objective {solver.objective:,}, "
         f"bound {solver.bound:,}, gap {100 * solver.gap:.2f}%"

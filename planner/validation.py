@@ -100,7 +100,7 @@ def _check_placement(site: Site, p: Placement, bank: Bank) -> None:
     _require(p.zero == (constant and p.generator in _WITH_COEFFICIENTS), site, "starts wrongly")
     fits, count, extent = True, 0, m
     if p.generator == "mix":
-        fits, count = n <= m and p.templates >= 2 and _differ(p, m), p.templates
+        fits, count = n <= m and p.templates >= 1 and _differ(p, m), p.templates
     elif p.generator == "interpolate":
         fits = n > m and 1 <= p.rows <= rows and 1 <= p.columns <= columns
         fits = fits and p.rows * p.columns <= m and p.templates >= 1 and _differ(p, m)
@@ -183,12 +183,15 @@ def _spans(bank: Bank, site: Site, p: Placement) -> Iterator[tuple[int, int]]:
 
 
 def _check_distinct(bank: Bank, reads: Sequence[_Read]) -> None:
-    """No two sites without coefficients to tell them apart read the same sequence."""
+    """No two sites read the same sequence without at least two coefficients to tell them apart."""
     seen: dict[tuple[object, ...], str] = {}
     for site, p in reads:
-        if p.generator != "hash":
+        if p.generator == "hash":
+            key: tuple[object, ...] = (site.size, *_sequence(bank, site, p))
+        elif p.generator == "mix" and p.templates == 1:
+            key = ("mix", site.size, p.start)
+        else:
             continue
-        key = (site.size, *_sequence(bank, site, p))
         if key in seen:
             raise AllocationError(f"{site.name} and {seen[key]} would be the same tensor")
         seen[key] = site.name

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.budgets import parse_budget
+from planner.budgets import parse_budget, parse_bytes, the_limit
 from planner.errors import BudgetError
 
 DENSE = 36479194
@@ -61,3 +61,48 @@ def test_percentages_are_exact(hundredths, dense):
     exact = hundredths * dense // 10_000
     if exact:
         assert parse_budget(text, dense) == exact
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("64MB", 64_000_000), ("1 KiB", 1024), ("1.5kb", 1500), (2048, 2048), ("4096", 4096)],
+)
+def test_sizes(text, expected):
+    assert parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["10%", "18M", "0.1x", "a lot", "", True, "9e15", -1])
+def test_sizes_that_are_none_name_the_accepted_forms(text):
+    with pytest.raises(BudgetError, match="64MB"):
+        parse_bytes(text)
+
+
+def test_bytes_are_parameters_by_their_width():
+    gradients = the_limit(None, None, "10MB")
+    assert gradients.parameters(DENSE, 4, 999) == 2_500_000
+    assert gradients.parameters(DENSE, 2, 999) == 5_000_000
+    stored = the_limit(None, 1000, None)
+    assert stored.parameters(DENSE, 4, 600) == 100
+    assert (gradients.text, stored.text) == ("10MB of gradients", "1000 stored")
+    assert the_limit("10%", None, None).parameters(DENSE, 4, 0) == 3647919
+
+
+def test_bytes_that_leave_no_parameter():
+    with pytest.raises(BudgetError, match="1000 are stored besides"):
+        the_limit(None, "1KB", None).parameters(DENSE, 4, 1000)
+    with pytest.raises(BudgetError, match="takes 4 bytes"):
+        the_limit(None, None, 3).parameters(DENSE, 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((None, None, None), "none of them"),
+        (("10%", "1MB", None), r"budget \(10%\) and target bytes \(1MB\)"),
+        ((None, "1MB", "2MB"), r"target bytes \(1MB\) and gradient bytes \(2MB\)"),
+        (("10%", "1MB", "2MB"), r"budget \(10%\) and target bytes \(1MB\) and gradient"),
+    ],
+)
+def test_a_budget_is_said_in_one_way(given, said):
+    with pytest.raises(BudgetError, match=said):
+        the_limit(*given)

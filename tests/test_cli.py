@@ -58,7 +58,7 @@ def planned(tmp_path_factory):
 def test_help_names_every_command(tmp_path):
     status, output, _ = npas("--help", cwd=tmp_path)
     assert status == 0
-    for command in ("plan", "emit", "inspect", "check", "schema"):
+    for command in ("plan", "compare", "curve", "emit", "inspect", "check", "schema"):
         assert f" {command} " in output
 
 
@@ -206,6 +206,13 @@ PLANNED = ["plan", *SMALL, "--budget", "50%"]
         ([*PLANNED, "--arg", "width"], "key=value"),
         ([*PLANNED, "--arg", "depth=3"], "depth"),
         ([*PLANNED, "--time-limit", "-1"], "limit"),
+        ([*PLANNED, "--allocator", "magic"], "magic"),
+        ([*PLANNED, "--allocator", "albert"], "least that this rule"),
+        ([*PLANNED, "--allocator", "ring", "--generators", "own"], "generators out"),
+        ([*PLANNED, "--target-bytes", "1MB"], "--budget and --target-bytes both say"),
+        (["plan", *SMALL, "--target-bytes", "10%"], "unknown unit '%'"),
+        (["compare", *SMALL, "--budget", "50%", "--allocators", "ring,rung"], "rung"),
+        (["curve", *SMALL, "--budgets", "10%,,20%"], "budget ''"),
         ([*PLANNED, "-o", "nowhere/plan.json"], "nowhere"),
         ([*PLANNED, "-o", "one", "--module", "./one"], "two files"),
         (["plan", "nowhere.py:model", "--budget", "10%"], "nowhere.py"),
@@ -237,6 +244,51 @@ def test_the_budget_is_asked_for(tmp_path):
     status, output, messages = npas("plan", *SMALL, cwd=tmp_path)
     assert (status, output) == (2, "")
     assert "--budget" in messages
+
+
+@pytest.mark.parametrize("option", ["--target-bytes", "--max-gradient-bytes"])
+def test_bytes_are_another_way_to_say_the_budget(option, tmp_path):
+    status, output, messages = npas("plan", *SMALL, option, "40KB", "--json", cwd=tmp_path)
+    assert status == 0, messages
+    report = json.loads(output)
+    # No buffers, nothing frozen: what is stored is what learns.
+    assert report["totals"]["budget"] == 10_000
+    assert 39_000 < report["totals"]["gradient_bytes"] <= 40_000
+    assert report["budget"].startswith("40KB ")
+
+
+def test_a_baseline_is_planned_and_emitted(tmp_path):
+    options = ["--budget", "30%", "--allocator", "ring", "--module", "ring.py"]
+    status, output, messages = npas("plan", *SMALL, *options, cwd=tmp_path)
+    assert status == 0, messages
+    assert "ring: by rule, objective " in output
+    assert "Hash(" in (tmp_path / "ring.py").read_text()
+
+
+def test_compare_prints_a_table_or_json(tmp_path):
+    options = ["compare", *SMALL, "--budget", "30%", "--allocators", "cp-sat,ring,uniform"]
+    status, output, messages = npas(*options, cwd=tmp_path)
+    assert (status, messages) == (0, "")
+    assert [line.split()[0] for line in output.splitlines()[4:7]] == ["cp-sat", "ring", "uniform"]
+    assert "narrow: hidden widths times" in output
+    status, output, _ = npas(*options, "--json", cwd=tmp_path)
+    report = json.loads(output)
+    solver, *rules = report["entries"]
+    assert all(rule["objective"] <= solver["objective"] for rule in rules)
+    assert report["narrow"]["count"] <= report["parameters"]
+
+
+def test_curve_prints_a_table_or_json_and_draws(tmp_path):
+    options = ["curve", *SMALL, "--budgets", "1,20%,50%"]
+    status, output, messages = npas(*options, "--html", "curve.html", cwd=tmp_path)
+    assert (status, messages) == (0, "wrote curve.html\n")
+    assert "too few: at least " in output
+    assert "<html>" in (tmp_path / "curve.html").read_text()
+    status, output, _ = npas(*options, "--json", cwd=tmp_path)
+    points = json.loads(output)["points"]
+    assert [point["budget"] for point in points] == ["1", "20%", "50%"]
+    assert points[0]["minimum"] > 1
+    assert points[1]["objective"] < points[2]["objective"]
 
 
 def test_what_a_model_prints_stays_off_the_output(tmp_path):
