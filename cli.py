@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -19,6 +20,7 @@ import planner
 from planner.errors import PlannerError
 
 if TYPE_CHECKING:
+    from planner.effort import Progress
     from planner.examples import Example
     from planner.ir import Generator
     from planner.plans import Plan
@@ -106,9 +108,20 @@ def plan_model(
         typer.Option(metavar="FILE", help="What sharing must keep to, as TOML or JSON."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every choice that is free.")] = 0,
+    effort: Annotated[
+        float | None,
+        typer.Option(
+            metavar="UNITS",
+            help="The solver's limit, in its own seconds: the same plan on every machine.",
+        ),
+    ] = None,
     time_limit: Annotated[
         float | None,
-        typer.Option(help="The solver's limit, in its own seconds: the same on every machine."),
+        typer.Option(
+            metavar="SECONDS",
+            help="Stop the search after so long, with the best plan found: it depends on the "
+            "machine. Ctrl-C does the same.",
+        ),
     ] = None,
     verify: Annotated[
         bool,
@@ -134,7 +147,7 @@ def plan_model(
     example = _example(inputs or [], inputs_from)
     keywords = parse_arguments(arguments or [])
     # A model may print while it is built; standard output is for the report alone.
-    with redirect_stdout(sys.stderr):
+    with _watching() as progress, redirect_stdout(sys.stderr):
         made = planner.plan(
             model,
             budget,
@@ -143,7 +156,9 @@ def plan_model(
             generators=cast("list[Generator] | None", menu),
             constraints=constraints,
             seed=seed,
-            deterministic_limit=time_limit,
+            deterministic_limit=effort,
+            time_limit=time_limit,
+            progress=progress,
             verify=verify,
         )
     files: dict[Path, str | bytes] = {}
@@ -217,6 +232,18 @@ def _example(inputs: list[str], inputs_from: str | None) -> Example | None:
         with redirect_stdout(sys.stderr):
             return load_inputs(inputs_from)
     return parse_inputs(inputs) if inputs else None
+
+
+@contextmanager
+def _watching() -> Iterator[Callable[[Progress], None] | None]:
+    """What is told of the solver's progress: a line on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from planner.reporting import progress_line
+
+    with progress_line() as show:
+        yield show
 
 
 def _write(files: dict[Path, str | bytes]) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
+from planner.effort import Effort
 from planner.formulation import (
     DISSIMILARITY,
     SHARE,
@@ -45,11 +46,15 @@ class _Found:
 
 
 def construct(
-    problem: Problem, budget: int, scale: Scale, start: Decision | None = None
+    problem: Problem,
+    budget: int,
+    scale: Scale,
+    effort: Effort | None = None,
+    start: Decision | None = None,
 ) -> Decision | None:
     """The best allocation that is found by rule within ``budget``, ``start`` tried first, or None.
 
-    It keeps the user's rules.
+    It keeps the user's rules. Once there is one, ``effort`` ends the climbing, as does Ctrl-C.
     """
     starts: dict[Decision, _Found] = {}
     first = [] if start is None else [start.choices]
@@ -57,12 +62,18 @@ def construct(
         found = _better(problem, choices, budget, scale, None)
         if found is not None:
             starts.setdefault(found.decision, found)
-    tries = iter(range(_patience(problem)))
+    effort = effort or Effort(0.0)
+    tries = effort.during(range(_patience(problem)))
     visited: set[Decision] = set()
-    peaks = [
-        _climb(problem, start, budget, scale, tries, visited)
-        for start in sorted(starts.values(), key=_falling)
-    ]
+    peaks = sorted(starts.values(), key=_falling)
+    try:
+        for place, start in enumerate(peaks):
+            peaks[place] = _climb(problem, start, budget, scale, tries, visited)
+            effort.known(peaks[place].value, None)
+    except KeyboardInterrupt:
+        if not peaks:
+            raise
+        effort.interrupt()
     return min(peaks, key=_falling).decision if peaks else None
 
 

@@ -461,12 +461,16 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """What the solver says of its result: integer objective and bound, in the model's own unit."""
+    """What the solver says of its result: integer objective and bound, in the model's own unit.
+
+    ``stopped`` says what ended the search before its limit of work: a time limit, or Ctrl-C.
+    """
 
     allocator: str
     status: Literal["OPTIMAL", "FEASIBLE"]
     objective: int
     bound: int
+    stopped: Literal["", "time limit", "interrupted"] = ""
 
     @property
     def gap(self) -> float:

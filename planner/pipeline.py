@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from planner.validation import check
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from planner.effort import Progress
     from planner.examples import Inputs
 
 
@@ -34,6 +36,8 @@ def plan(
     generators: Sequence[Generator] | None = None,
     arguments: Mapping[str, object] | None = None,
     deterministic_limit: float | None = None,
+    time_limit: float | None = None,
+    progress: Callable[[Progress], None] | None = None,
     verify: bool = True,
 ) -> Plan:
     """Plan how the weights of ``model`` are generated from at most ``budget`` parameters.
@@ -57,8 +61,15 @@ def plan(
         generators: the menu of generators; by default all but ``"tie"``.
         arguments: keyword arguments of the callable.
         deterministic_limit: the solver's limit in its own deterministic units (about seconds).
+        time_limit: seconds of wall clock that the search may take: the best plan found by then is
+            returned, with its gap. The same call may then give another plan.
+        progress: is called with a :class:`~planner.effort.Progress` a few times a second, in
+            searches that take longer than one.
         verify: run the captured program beside the model, with random weights, in both modes and
             at two batch sizes, before it is planned; what differs is a TraceError.
+
+    Ctrl-C while the solver runs ends its search: the best plan so far is returned, and
+    ``plan.allocation.solution.stopped`` says "interrupted".
 
     A forward whose course depends on tensors' values cannot be captured; its parameters are planned
     all the same, and ``emit`` says what stops it.
@@ -119,6 +130,8 @@ def plan(
     width = _bytes_per_parameter(module)
     parameters = parse_budget(budget, dense, width)
     rules = resolve(asked, sites, width)
+    if time_limit is not None and not 0 < time_limit < math.inf:
+        raise PlannerError(f"a time limit of {time_limit} seconds: give one above 0")
     limits = {} if deterministic_limit is None else {"deterministic_limit": deterministic_limit}
     allocation = allocate(
         sites,
@@ -127,6 +140,8 @@ def plan(
         seed=seed,
         generators=menu,
         rules=rules,
+        time_limit=time_limit,
+        progress=progress,
         **limits,
     )
     check(sites, allocation)
