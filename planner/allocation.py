@@ -53,14 +53,14 @@ at the dense count every site that may keeps its own. Constraints other than 4 d
 the budget, so a larger one never lowers the optimum.
 
 Search. Rules find an allocation (``planner.construction``). Prices taken from it bound all others
-(``planner.prices``), whatever the number of classes; options that no better allocation has are left
-out of the solver's model. Coefficients are integers, and one worker searches from a fixed seed to a
-deterministic limit. For a part PROOF of it a proof of optimality is sought. If the gap is then above
-one bank's cost, another search with the whole limit goes on until it is not (``_solve``): what is
-worth less than a bank is left. Status, bound and gap tell how it ended. Where optimality is proven,
-another solve holds the objective and minimises Σ rank · variable (``_settle``), so that of equal
-optima one is canonical. A limit of time and Ctrl-C (``planner.effort``) end all this at the best
-allocation so far.
+(``planner.prices``), whatever the number of classes; options that no better allocation has are
+left out of the solver's model. Coefficients are integers, and one worker searches from a fixed seed
+to a deterministic limit. For a part PROOF of it a proof of optimality is sought. If the gap is then
+above one bank's cost, another search with the whole limit goes on until it is not (``_solve``):
+what is worth less than a bank is left. Status, bound and gap tell how it ended. Where optimality is
+proven, another solve holds the objective and minimises Σ rank · variable (``_settle``), so that of
+equal optima one is canonical. A limit of time and Ctrl-C (``planner.effort``) end all this at the
+best allocation so far.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def _search(
     """A decision no worse than ``start``, and the bound on the objective of any."""
     add_hint(v, problem, start, scale)
     add_rule_hints(v, problem, start)
-    solver = _run(v, effort, limit, tolerance)
+    solver = _run(v, effort, limit, tolerance, watched=True)
     if solver is None and effort.stopped:
         return start, 2**62
     if solver is None:
@@ -257,18 +257,16 @@ def _least(problem: Problem, effort: Effort, budget: int | None = None) -> Decis
         v.model.add(total <= budget)
     v.model.minimize(total)
     solver = _run(v, effort, limit)
-    if solver is None and infeasible(v.model):
+    if effort.stopped == "interrupted":
+        raise KeyboardInterrupt
+    if solver is None and not effort.stopped and infeasible(v.model):
         return None
     if solver is not None and (
         budget is not None or solver.objective_value <= solver.best_objective_bound
     ):
         return decision_of(solver, v, problem)
-    if effort.stopped == "interrupted":
-        raise KeyboardInterrupt
     limits = f"{effort.seconds} seconds" if effort.stopped else f"a limit of {limit}"
-    raise SolveLimitError(
-        f"the least number of parameters was not found within {limits}; raise it"
-    )
+    raise SolveLimitError(f"the least number of parameters was not found within {limits}; raise it")
 
 
 def _settle(
@@ -301,7 +299,7 @@ def _settle(
 
 
 def _run(
-    v: Variables, effort: Effort, limit: float, tolerance: int = 0
+    v: Variables, effort: Effort, limit: float, tolerance: int = 0, *, watched: bool = False
 ) -> cp_model.CpSolver | None:
     """The solver after its search, or None if it has no solution to read."""
     error = v.model.validate()
@@ -321,5 +319,5 @@ def _run(
     solver.parameters.presolve_inclusion_work_limit = 0
     solver.parameters.absolute_gap_limit = tolerance
     solver.parameters.max_deterministic_time = limit
-    status = effort.run(solver, v.model)
+    status = effort.run(solver, v.model, watched=watched)
     return solver if status in {cp_model.OPTIMAL, cp_model.FEASIBLE} else None

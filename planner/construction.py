@@ -67,8 +67,8 @@ def construct(
     visited: set[Decision] = set()
     peaks = sorted(starts.values(), key=_falling)
     try:
-        for place, start in enumerate(peaks):
-            peaks[place] = _climb(problem, start, budget, scale, tries, visited)
+        for place, foot in enumerate(peaks):
+            peaks[place] = _climb(problem, foot, budget, scale, tries, visited)
             effort.known(peaks[place].value, None)
     except KeyboardInterrupt:
         if not peaks:

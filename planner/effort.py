@@ -78,9 +78,9 @@ class Effort:
 
     def known(self, objective: int, bound: int | None) -> None:
         """Note an allocation that has been found, and a bound on all."""
-        self.objective = max(objective, self.objective or objective)
+        self.objective = max(objective, objective if self.objective is None else self.objective)
         if bound is not None:
-            self.bound = bound if self.bound is None else min(bound, self.bound)
+            self.bound = _least(self.bound, bound)
 
     def report(self) -> None:
         """Tell where the search stands, unless it has only begun."""
@@ -88,37 +88,63 @@ class Effort:
         if self.progress is not None and seconds > _QUIET:
             self.progress(Progress(seconds, self.objective, self.bound))
 
-    def run(self, solver: cp_model.CpSolver, model: cp_model.CpModel) -> cp_model.CpSolverStatus:
+    def run(
+        self, solver: cp_model.CpSolver, model: cp_model.CpModel, *, watched: bool = False
+    ) -> cp_model.CpSolverStatus:
         """Solve in a thread of its own, so that this one hears Ctrl-C and reports.
 
-        An interrupted search keeps what it has found.
+        An interrupted search keeps what it has found. ``watched``: its objective is that of the
+        allocation, to be reported.
         """
         left = self.left()
         if left is not None:
             solver.parameters.max_time_in_seconds = left
         solver.parameters.catch_sigint_signal = False
+        watch = _Watch(self) if watched and self.progress is not None else None
+        if watch is not None:
+            solver.best_bound_callback = watch.on_bound
         found: list[cp_model.CpSolverStatus] = []
         failed: list[BaseException] = []
 
         def work() -> None:
             try:
-                found.append(solver.solve(model))
+                found.append(solver.solve(model, watch))
             except BaseException as error:  # noqa: BLE001  raised again below
                 failed.append(error)
 
-        if self.progress is not None and model.has_objective():
-            solver.best_bound_callback = self._bounded
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         while thread.is_alive():
-            try:
-                thread.join(_TICK)
-                if self.stopped == "interrupted":
-                    solver.stop_search()
-                self.report()
-            except KeyboardInterrupt:
-                self.interrupt()
+            self._wait(thread, solver)
         if failed:
             raise failed[0]
         self.over()
         return found[0]
+
+    def _wait(self, thread: threading.Thread, solver: cp_model.CpSolver) -> None:
+        try:
+            thread.join(_TICK)
+            if self.stopped == "interrupted":
+                solver.stop_search()
+            self.report()
+        except KeyboardInterrupt:
+            self.interrupt()
+
+
+class _Watch(cp_model.CpSolverSolutionCallback):
+    """Notes each solution's objective, and each bound."""
+
+    def __init__(self, effort: Effort) -> None:
+        super().__init__()
+        self.effort = effort
+
+    def on_solution_callback(self) -> None:
+        self.effort.known(round(self.objective_value), None)
+
+    def on_bound(self, bound: float) -> None:
+        best = self.effort.objective
+        self.effort.bound = _least(self.effort.bound, max(round(bound), best or round(bound)))
+
+
+def _least(one: int | None, other: int) -> int:
+    return other if one is None else min(one, other)

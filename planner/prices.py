@@ -76,7 +76,9 @@ def bound_of(problem: Problem, budget: int, scale: Scale, known: Decision) -> Bo
     return table.bound(*least[1:])
 
 
-def reduced(problem: Problem, bound: Bound, known: Decision, value: int) -> tuple[Problem, Decision]:
+def reduced(
+    problem: Problem, bound: Bound, known: Decision, value: int
+) -> tuple[Problem, Decision]:
     """The problem without options that no allocation worth ``value`` has, and ``known`` in it."""
     classes, choices = [], []
     for number, (item, (choice, count)) in enumerate(
@@ -187,11 +189,9 @@ def _levels(problem: Problem, scale: Scale, known: Decision) -> list[float]:
     return margins
 
 
-def _prices(
-    problem: Problem, scale: Scale, known: Decision, level: float, alone: Floats
-) -> Floats:
+def _prices(problem: Problem, scale: Scale, known: Decision, level: float, alone: Floats) -> Floats:
     """Prices of sites at which the known allocation's banks just pay."""
-    prices = alone.copy()
+    prices: Floats = alone.copy()
     for bank in _banks(problem, scale, known):
         excess = scale.bank + (level - bank.margins[0]) * bank.size
         for member in bank.members:
@@ -237,7 +237,7 @@ class _Table:
         self._tabulate()
 
     def _tabulate(self) -> None:
-        """What a site is worth in a pair, but for size, and what all its sites see, at both ends."""
+        """What a site is worth in a pair, but for size, and what all its sites see."""
         import numpy as np
 
         shape = len(self.pairs), len(self.above)
@@ -294,7 +294,8 @@ class _Table:
         # Sites whose price is just what they are worth all join at one piece: it or the one before.
         before = np.maximum(low - 1, 0)
         worse = self._profits(level, prices, low)[0] > self._profits(level, prices, before)[0]
-        return np.where(worse, before, low)
+        chosen: Integers = np.where(worse, before, low)
+        return chosen
 
     def total(self, level: float, prices: Floats, pieces: Integers) -> float:
         """The bound, but for rounding."""
@@ -323,7 +324,8 @@ class _Table:
     def _each(self, level: float, prices: Floats, pieces: Integers) -> Floats:
         """What a site of each pair is worth, but for what it sees, less its price."""
         shared = self.intercepts[pieces][self.row] * self.weight[self.item][:, None]
-        return self.value_of + shared - level * self.cost - prices[self.item][:, None]
+        each: Floats = self.value_of + shared - level * self.cost - prices[self.item][:, None]
+        return each
 
     def _profits(
         self, level: float, prices: Floats, pieces: Integers
