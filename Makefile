@@ -3,6 +3,9 @@
 # make check    everything that CI asks for: linters, types, generated files, tests
 # make slow     run the tests that take more than ten seconds each
 # make matrix   run all cases of the table of models and budgets, of which make test has a sample
+# make optimal  compare the solver with enumeration, instance by instance
+# make budgets  plan a dozen models at twenty budgets each
+# make scale    time the solver at depths up to 1,536 blocks, and on large models
 # make coverage plan models of torchvision, timm, transformers, and compare what is emitted
 # make bench    train an emitted model and its dense original
 # make regen    plan and emit generated/ again, and bring README's outputs up to date
@@ -13,7 +16,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: plan test check lint types outputs slow matrix coverage bench regen clean
+.PHONY: plan test check lint types outputs slow matrix optimal budgets scale coverage bench regen clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -53,10 +56,20 @@ check: $(READY)
 	$(MAKE) --no-print-directory test
 
 slow: $(READY)
-	$(BIN)/python -m pytest -q -n $(JOBS) -m "slow and not matrix"
+	$(BIN)/python -m pytest -q -n $(JOBS) -m "slow and not (matrix or optimal or budgets)"
 
 matrix: $(READY)
 	$(BIN)/python -m pytest -q -n $(JOBS) -m matrix
+
+optimal: $(READY)
+	$(BIN)/python -m pytest -q -n $(JOBS) -m optimal
+
+budgets: $(READY)
+	$(BIN)/python -m pytest -q -n $(JOBS) -m budgets
+
+scale: $(READY)
+	mkdir -p build
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/scale.py --json build/scale.json
 
 coverage: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.coverage --jobs $(JOBS) $(COVERAGE)

@@ -354,6 +354,6 @@ class _Table:
             with_it = whole[self.row] - np.maximum(gain, 0.0) + np.maximum(gain, one)
             forced = np.maximum(forced, with_it.max(axis=1))
         slack = _SLACK * abs(total) + 1
-        bounds = np.floor(np.maximum(others + forced, -1e15) + slack).astype(np.int64).tolist()
+        bounds = np.floor(np.clip(others + forced, -1e15, total) + slack).astype(np.int64).tolist()
         keyed = {(c, group): value for (group, c), value in zip(self.pairs, bounds, strict=True)}
         return Bound(math.floor(total + slack), keyed)
