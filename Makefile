@@ -4,7 +4,6 @@
 # make slow     run the tests that take more than ten seconds each
 # make matrix   run all cases of the table of models and budgets, of which make test has a sample
 # make optimal  compare the solver with enumeration, instance by instance
-# make budgets  plan a dozen models at twenty budgets each
 # make scale    time the solver at depths up to 1,536 blocks, and on large models
 # make coverage plan models of torchvision, timm, transformers, and compare what is emitted
 # make bench    train an emitted model and its dense original
@@ -16,7 +15,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: plan test check lint types outputs slow matrix optimal budgets scale coverage bench regen clean
+.PHONY: plan test check lint types outputs slow matrix optimal scale coverage bench regen clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -56,16 +55,13 @@ check: $(READY)
 	$(MAKE) --no-print-directory test
 
 slow: $(READY)
-	$(BIN)/python -m pytest -q -n $(JOBS) -m "slow and not (matrix or optimal or budgets)"
+	$(BIN)/python -m pytest -q -n $(JOBS) -m "slow and not (matrix or optimal)"
 
 matrix: $(READY)
 	$(BIN)/python -m pytest -q -n $(JOBS) -m matrix
 
 optimal: $(READY)
 	$(BIN)/python -m pytest -q -n $(JOBS) -m optimal
-
-budgets: $(READY)
-	$(BIN)/python -m pytest -q -n $(JOBS) -m budgets
 
 scale: $(READY)
 	mkdir -p build

@@ -111,19 +111,22 @@ class Effort:
                 found.append(solver.solve(model, watch))
             except BaseException as error:  # noqa: BLE001  raised again below
                 failed.append(error)
+            finally:
+                done.set()
 
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        while thread.is_alive():
-            self._wait(thread, solver)
+        # An event, as an interrupted join can take a thread that still runs for finished.
+        done = threading.Event()
+        threading.Thread(target=work, daemon=True).start()
+        while not done.is_set():
+            self._wait(done, solver)
         if failed:
             raise failed[0]
         self.over()
         return found[0]
 
-    def _wait(self, thread: threading.Thread, solver: cp_model.CpSolver) -> None:
+    def _wait(self, done: threading.Event, solver: cp_model.CpSolver) -> None:
         try:
-            thread.join(_TICK)
+            done.wait(_TICK)
             if self.stopped == "interrupted":
                 solver.stop_search()
             self.report()

@@ -94,6 +94,8 @@ def plan(
     asked = constraints or ()
     if isinstance(asked, (str, os.PathLike)):
         asked = read_constraints(asked)
+    if time_limit is not None and not 0 < time_limit < math.inf:
+        raise PlannerError(f"a time limit of {time_limit} seconds: give one above 0")
     spec = ""
     starts: Mapping[str, Initial]
     origins, frozen = None, cast("Mapping[str, Tensor]", {})
@@ -130,8 +132,6 @@ def plan(
     width = _bytes_per_parameter(module)
     parameters = parse_budget(budget, dense, width)
     rules = resolve(asked, sites, width)
-    if time_limit is not None and not 0 < time_limit < math.inf:
-        raise PlannerError(f"a time limit of {time_limit} seconds: give one above 0")
     limits = {} if deterministic_limit is None else {"deterministic_limit": deterministic_limit}
     allocation = allocate(
         sites,

@@ -206,6 +206,7 @@ PLANNED = ["plan", *SMALL, "--budget", "50%"]
         ([*PLANNED, "--arg", "width"], "key=value"),
         ([*PLANNED, "--arg", "depth=3"], "depth"),
         ([*PLANNED, "--time-limit", "-1"], "limit"),
+        ([*PLANNED, "--effort", "-1"], "limit"),
         ([*PLANNED, "-o", "nowhere/plan.json"], "nowhere"),
         ([*PLANNED, "-o", "one", "--module", "./one"], "two files"),
         (["plan", "nowhere.py:model", "--budget", "10%"], "nowhere.py"),
