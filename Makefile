@@ -3,6 +3,8 @@
 # make check    everything that CI asks for: linters, types, generated files, tests
 # make slow     run the tests that take more than ten seconds each
 # make matrix   run all cases of the table of models and budgets, of which make test has a sample
+# make optimal  compare the solver with enumeration, instance by instance
+# make scale    time the solver at depths up to 1,536 blocks, and on large models
 # make coverage plan models of torchvision, timm, transformers, and compare what is emitted
 # make allocators compare the solver's objective with every baseline's, on many models and budgets
 # make bench    train an emitted model and its dense original
@@ -14,7 +16,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: plan test check lint types outputs slow matrix coverage allocators bench regen clean
+.PHONY: plan test check lint types outputs slow matrix optimal scale coverage allocators bench regen clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -55,10 +57,17 @@ check: $(READY)
 	$(MAKE) --no-print-directory test
 
 slow: $(READY)
-	$(BIN)/python -m pytest -q -n $(JOBS) -m "slow and not matrix"
+	$(BIN)/python -m pytest -q -n $(JOBS) -m "slow and not (matrix or optimal)"
 
 matrix: $(READY)
 	$(BIN)/python -m pytest -q -n $(JOBS) -m matrix
+
+optimal: $(READY)
+	$(BIN)/python -m pytest -q -n $(JOBS) -m optimal
+
+scale: $(READY)
+	mkdir -p build
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/scale.py --json build/scale.json
 
 coverage: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.coverage --jobs $(JOBS) $(COVERAGE)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -20,6 +21,7 @@ from planner import options
 from planner.errors import PlannerError
 
 if TYPE_CHECKING:
+    from planner.effort import Progress
     from planner.examples import Example
     from planner.ir import Generator
     from planner.plans import Plan
@@ -83,6 +85,7 @@ def plan_model(
         typer.Option(metavar="FILE", help="What sharing must keep to, as TOML or JSON."),
     ] = None,
     seed: options.Seed = 0,
+    effort: options.Effort = None,
     time_limit: options.TimeLimit = None,
     verify: options.Verify = True,
     output: Annotated[
@@ -100,7 +103,7 @@ def plan_model(
     limits = _limits(budget, target_bytes, max_gradient_bytes)
     example, keywords = _model(inputs, inputs_from, arguments)
     # A model may print while it is built; standard output is for the report alone.
-    with redirect_stdout(sys.stderr):
+    with _watching() as progress, redirect_stdout(sys.stderr):
         made = planner.plan(
             model,
             example_inputs=example,
@@ -110,7 +113,9 @@ def plan_model(
             generators=_menu(generators),
             constraints=constraints,
             seed=seed,
-            deterministic_limit=time_limit,
+            deterministic_limit=effort,
+            time_limit=time_limit,
+            progress=progress,
             verify=verify,
         )
     files: dict[Path, str | bytes] = {}
@@ -135,7 +140,7 @@ def compare(
         str | None, typer.Option(metavar="LIST", help="Allocators to compare: cp-sat,ring.")
     ] = None,
     seed: options.Seed = 0,
-    time_limit: options.TimeLimit = None,
+    effort: options.Effort = None,
     verify: options.Verify = True,
     as_json: AsJson = False,
 ) -> None:
@@ -153,7 +158,7 @@ def compare(
             **names,
             arguments=keywords,
             seed=seed,
-            deterministic_limit=time_limit,
+            deterministic_limit=effort,
             verify=verify,
         )
     print(json.dumps(plain(made), indent=2) if as_json else comparison_text(made))
@@ -168,7 +173,7 @@ def curve(
     arguments: options.Arguments = None,
     generators: options.Menu = None,
     seed: options.Seed = 0,
-    time_limit: options.TimeLimit = None,
+    effort: options.Effort = None,
     verify: options.Verify = True,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the curve here, with plotly.")
@@ -190,7 +195,7 @@ def curve(
             arguments=keywords,
             generators=_menu(generators),
             seed=seed,
-            deterministic_limit=time_limit,
+            deterministic_limit=effort,
             verify=verify,
         )
     if html:
@@ -294,6 +299,18 @@ def _names(text: str) -> list[str]:
 
 def _menu(text: str | None) -> list[Generator] | None:
     return None if text is None else cast("list[Generator]", _names(text))
+
+
+@contextmanager
+def _watching() -> Iterator[Callable[[Progress], None] | None]:
+    """What is told of the solver's progress: a line on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from planner.reporting import progress_line
+
+    with progress_line() as show:
+        yield show
 
 
 def _write(files: dict[Path, str | bytes]) -> None:

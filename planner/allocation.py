@@ -52,17 +52,20 @@ groups never loses worth of size. Own parameters have the greatest worth at a sh
 at the dense count every site that may keeps its own. Constraints other than 4 do not depend on
 the budget, so a larger one never lowers the optimum.
 
-Search. Coefficients are integers, and one worker searches from a fixed seed to a deterministic
-limit. For a part PROOF of it a proof of optimality is sought. If the gap is then above one bank's
-cost, another search with the whole limit goes on until it is not (``_solve``): what is worth less
-than a bank is left. Status, bound and gap tell how it ended. Where optimality is proven, another
-solve holds the objective and minimises Σ rank · variable (``_settle``), so that of equal optima one
-is canonical.
+Search. Rules find an allocation (``planner.construction``). Prices taken from it bound all others
+(``planner.prices``), whatever the number of classes; options that no better allocation has are
+left out of the solver's model. Coefficients are integers, and one worker searches from a fixed seed
+to a deterministic limit. For a part PROOF of it a proof of optimality is sought. If the gap is then
+above one bank's cost, another search with the whole limit goes on until it is not (``_solve``):
+what is worth less than a bank is left. Status, bound and gap tell how it ended. Where optimality is
+proven, another solve holds the objective and minimises Σ rank · variable (``_settle``), so that of
+equal optima one is canonical. A limit of time and Ctrl-C (``planner.effort``) end all this at the
+best allocation so far.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -70,12 +73,14 @@ from ortools.sat.python import cp_model
 
 from planner.conflicts import explain, infeasible
 from planner.construction import construct
+from planner.effort import Effort, Progress
 from planner.enforcement import add_rule_hints, add_rules
 from planner.errors import InfeasibleBudgetError, PlannerError, SolveLimitError
 from planner.evidence import dissimilarity
 from planner.formulation import Problem, formulate, prune
 from planner.ir import MENU, Allocation, Evidence, Generator, Site, Solution
 from planner.placement import place
+from planner.prices import Bound, bound_of, reduced, restored
 from planner.rules import Rule, widen
 from planner.solver_model import (
     Variables,
@@ -91,6 +96,9 @@ from planner.solver_model import (
 from planner.validation import check
 from planner.valuation import Decision, Scale, scale_of, spending, worth
 
+EFFORT = 2.0
+"""The solver's limit unless another is given, in its own deterministic seconds."""
+
 PROOF = 0.25
 """Share of the solver's limit that goes to a proof of optimality where the gap is small."""
 
@@ -102,8 +110,10 @@ def allocate(
     *,
     seed: int = 0,
     generators: tuple[Generator, ...] = MENU,
-    deterministic_limit: float = 2.0,
+    deterministic_limit: float | None = None,
     rules: Sequence[Rule] = (),
+    time_limit: float | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Allocation:
     """The best allocation of at most ``budget`` trainable parameters, checked.
 
@@ -114,8 +124,15 @@ def allocate(
         seed: of the hashes' permutations and signs.
         generators: what may make a shareable site. One that no generator of the menu fits keeps
             its own parameters, as do sites with ``kept``.
-        deterministic_limit: the solver's effort, in its own machine-independent seconds.
+        deterministic_limit: the solver's effort, in its own machine-independent seconds; EFFORT by
+            default.
         rules: the user's constraints, resolved for these sites.
+        time_limit: seconds of wall clock after which the best allocation so far is returned. What
+            that is depends on the machine and its load.
+        progress: is told of objective and bound while the search goes on, from this thread.
+
+    Ctrl-C ends the search as a time limit does, once there is an allocation to return;
+    ``Solution.stopped`` says so.
 
     Raises:
         InfeasibleBudgetError: ``budget`` is below the least possible, which it carries.
@@ -131,6 +148,8 @@ def allocate(
         generators=generators,
         deterministic_limit=deterministic_limit,
         rules=rules,
+        time_limit=time_limit,
+        progress=progress,
     )
     if isinstance(allocation, InfeasibleBudgetError):
         raise allocation
@@ -144,8 +163,10 @@ def sweep(
     *,
     seed: int = 0,
     generators: tuple[Generator, ...] = MENU,
-    deterministic_limit: float = 2.0,
+    deterministic_limit: float | None = None,
     rules: Sequence[Rule] = (),
+    time_limit: float | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Iterator[Allocation | InfeasibleBudgetError]:
     """The allocation of each of ``budgets``, from the least on, as by ``allocate``.
 
@@ -156,18 +177,20 @@ def sweep(
     whole = formulate(sites, evidence, generators, rules)
     problem = prune(whole)
     scale, incumbent = scale_of(problem), None
+    limit = EFFORT if deterministic_limit is None else deterministic_limit
     for budget in budgets:
-        start = construct(problem, budget, scale, incumbent)
+        effort = Effort(limit, time_limit, progress)
+        start = construct(problem, budget, scale, effort, incumbent)
         if start is None:
-            start = _least(problem, 5 * deterministic_limit, budget)
+            start = _least(problem, effort, budget)
             if start is None:
-                error = _infeasible(whole, budget, 5 * deterministic_limit)
+                error = _infeasible(whole, budget, effort)
                 if not isinstance(error, InfeasibleBudgetError):
                     raise error
                 yield error
                 continue
-            start = construct(problem, budget, scale, start) or start
-        incumbent, solution = _solve(problem, budget, scale, start, deterministic_limit)
+            start = construct(problem, budget, scale, effort, start) or start
+        incumbent, solution = _solve(problem, budget, scale, start, effort)
         banks, placements = place(sites, evidence, problem, incumbent, seed)
         allocation = Allocation(budget, banks, placements, solution, generators)
         check(sites, allocation)
@@ -175,9 +198,44 @@ def sweep(
 
 
 def _solve(
-    problem: Problem, budget: int, scale: Scale, start: Decision, limit: float
+    problem: Problem, budget: int, scale: Scale, start: Decision, effort: Effort
 ) -> tuple[Decision, Solution]:
     """The best decision found from ``start``, made canonical."""
+    decision, value = start, worth(problem, start, scale)
+    bound: int | None = None
+    priced = bound_of(problem, budget, scale, start)
+    for limit, tolerance in ((PROOF * effort.limit, scale.tolerance), (effort.limit, scale.bank)):
+        smaller, known = problem, decision
+        if priced is not None:
+            bound = priced.value if bound is None else min(bound, priced.value)
+            smaller, known = reduced(problem, priced, decision, value)
+        effort.known(value, bound)
+        if bound is not None and value + tolerance >= bound:
+            break
+        if effort.over():
+            break
+        v, _ = _model(smaller, budget, scale)
+        found, searched = _search(v, smaller, scale, known, effort, limit, tolerance)
+        # What was left out is worth less than what was known.
+        searched = max(searched, value)
+        bound = searched if bound is None else min(bound, searched)
+        better = restored(problem, smaller, found)
+        if better != decision:
+            decision, value = better, worth(problem, better, scale)
+            priced = bound_of(problem, budget, scale, decision)
+    if bound is None:
+        bound = value
+    proven = value + scale.tolerance >= bound
+    if proven and not effort.over():
+        decision = _settle(problem, budget, scale, decision, priced, effort)
+        value = worth(problem, decision, scale)
+    status: Literal["OPTIMAL", "FEASIBLE"] = "OPTIMAL" if proven else "FEASIBLE"
+    stopped = "" if proven else effort.stopped
+    return decision, Solution("cp-sat", status, value, max(value, bound), stopped)
+
+
+def _model(problem: Problem, budget: int, scale: Scale) -> tuple[Variables, Any]:
+    """The solver's model with its objective."""
     v = constrain(problem, budget)
     for group, joins in enumerate(problem.joins()):
         if joins:
@@ -188,27 +246,24 @@ def _solve(
     add_rules(v, problem)
     objective = objective_of(v, problem, scale)
     v.model.maximize(objective)
-    decision, bound = _search(v, problem, scale, start, limit * PROOF, scale.tolerance)
-    if worth(problem, decision, scale) + scale.bank < bound:
-        decision, lower = _search(v, problem, scale, decision, limit, scale.bank)
-        bound = min(bound, lower)
-    if worth(problem, decision, scale) + scale.tolerance >= bound:
-        decision = _settle(v, problem, scale, objective, decision, limit / 4)
-    value = worth(problem, decision, scale)
-    status: Literal["OPTIMAL", "FEASIBLE"] = (
-        "OPTIMAL" if value + scale.tolerance >= bound else "FEASIBLE"
-    )
-    return decision, Solution("cp-sat", status, value, max(value, bound))
+    return v, objective
 
 
 def _search(
-    v: Variables, problem: Problem, scale: Scale, start: Decision, limit: float, tolerance: int
+    v: Variables,
+    problem: Problem,
+    scale: Scale,
+    start: Decision,
+    effort: Effort,
+    limit: float,
+    tolerance: int,
 ) -> tuple[Decision, int]:
     """A decision no worse than ``start``, and the bound on the objective of any."""
-    v.model.clear_hints()  # type: ignore[no-untyped-call]
     add_hint(v, problem, start, scale)
     add_rule_hints(v, problem, start)
-    solver = _run(v, limit, tolerance)
+    solver = _run(v, effort, limit, tolerance, watched=True)
+    if solver is None and effort.stopped:
+        return start, 2**62
     if solver is None:
         raise SolveLimitError(
             f"the solver found no allocation within its limit of {limit}; raise the limit"
@@ -218,9 +273,9 @@ def _search(
     return better, round(solver.best_objective_bound)
 
 
-def _infeasible(problem: Problem, budget: int, limit: float) -> PlannerError:
+def _infeasible(problem: Problem, budget: int, effort: Effort) -> PlannerError:
     """What to say of a budget, or rules, that nothing satisfies."""
-    free = _least(replace(problem, rules=()), limit)
+    free = _least(replace(problem, rules=()), effort)
     minimum = problem.kept if free is None else spending(problem, free)
     if problem.rules and minimum <= budget:
         return explain(problem, budget)
@@ -232,50 +287,63 @@ def _infeasible(problem: Problem, budget: int, limit: float) -> PlannerError:
     )
 
 
-def _least(problem: Problem, limit: float, budget: int | None = None) -> Decision | None:
+def _least(problem: Problem, effort: Effort, budget: int | None = None) -> Decision | None:
     """The decision with the fewest parameters, or None if there is none within ``budget``.
 
     With a budget any decision within it will do.
     """
+    limit = 5 * effort.limit
     v = constrain(problem, None)
     add_rules(v, problem)
     total = spent(v, problem)
     if budget is not None:
         v.model.add(total <= budget)
     v.model.minimize(total)
-    solver = _run(v, limit)
-    if solver is None and infeasible(v.model):
+    solver = _run(v, effort, limit)
+    if effort.stopped == "interrupted":
+        raise KeyboardInterrupt
+    if solver is None and not effort.stopped and infeasible(v.model):
         return None
     if solver is not None and (
         budget is not None or solver.objective_value <= solver.best_objective_bound
     ):
         return decision_of(solver, v, problem)
-    raise SolveLimitError(
-        f"the least number of parameters was not found within a limit of {limit}; raise it"
-    )
+    limits = f"{effort.seconds} seconds" if effort.stopped else f"a limit of {limit}"
+    raise SolveLimitError(f"the least number of parameters was not found within {limits}; raise it")
 
 
 def _settle(
-    v: Variables,
     problem: Problem,
+    budget: int,
     scale: Scale,
-    objective: Any,
     found: Decision,
-    limit: float,
+    priced: Bound | None,
+    effort: Effort,
 ) -> Decision:
     """Of the decisions that are no worse than ``found``, the first in a fixed order of costs."""
-    v.model.add(objective >= worth(problem, found, scale)).with_name("objective")
-    ranks = [(o + 1) * taken for (_, o), taken in v.taken.items()]
+    value = worth(problem, found, scale)
+    smaller, known = problem, found
+    if priced is not None:
+        smaller, known = reduced(problem, priced, found, value)
+    v, objective = _model(smaller, budget, scale)
+    v.model.add(objective >= value).with_name("objective")
+    ranks = [
+        (problem.classes[c].options.index(smaller.classes[c].options[o]) + 1) * taken
+        for (c, o), taken in v.taken.items()
+    ]
     sizes = [(group + 1) * size for group, size in v.size.items()]
-    v.model.minimize(sum(ranks) + sum(sizes) - (len(v.size) + 1) * spent(v, problem))
-    v.model.clear_hints()  # type: ignore[no-untyped-call]
-    add_hint(v, problem, found, scale)
-    add_rule_hints(v, problem, found)
-    solver = _run(v, limit)
-    return found if solver is None else decision_of(solver, v, problem)
+    v.model.minimize(sum(ranks) + sum(sizes) - (len(problem.groups) + 1) * spent(v, smaller))
+    add_hint(v, smaller, known, scale)
+    add_rule_hints(v, smaller, known)
+    solver = _run(v, effort, effort.limit / 4)
+    if solver is None:
+        return found
+    return restored(problem, smaller, decision_of(solver, v, smaller))
 
 
-def _run(v: Variables, limit: float, tolerance: int = 0) -> cp_model.CpSolver | None:
+def _run(
+    v: Variables, effort: Effort, limit: float, tolerance: int = 0, *, watched: bool = False
+) -> cp_model.CpSolver | None:
     """The solver after its search, or None if it has no solution to read."""
     error = v.model.validate()
     if error:
@@ -294,5 +362,5 @@ def _run(v: Variables, limit: float, tolerance: int = 0) -> cp_model.CpSolver | 
     solver.parameters.presolve_inclusion_work_limit = 0
     solver.parameters.absolute_gap_limit = tolerance
     solver.parameters.max_deterministic_time = limit
-    status = solver.solve(v.model)
+    status = effort.run(solver, v.model, watched=watched)
     return solver if status in {cp_model.OPTIMAL, cp_model.FEASIBLE} else None

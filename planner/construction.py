@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
+from planner.effort import Effort
 from planner.formulation import (
     DISSIMILARITY,
     SHARE,
@@ -45,11 +46,16 @@ class _Found:
 
 
 def construct(
-    problem: Problem, budget: int, scale: Scale, start: Decision | None = None
+    problem: Problem,
+    budget: int,
+    scale: Scale,
+    effort: Effort | None = None,
+    start: Decision | None = None,
 ) -> Decision | None:
     """The best allocation that is found by rule within ``budget``, or None.
 
-    It keeps the user's rules, and is no worse than ``start``, which must be within the budget.
+    It keeps the user's rules, and is no worse than ``start``, which must be within the budget. Once
+    there is one, ``effort`` ends the climbing, as does Ctrl-C.
     """
     starts: dict[Decision, _Found] = {}
     first = []
@@ -60,12 +66,18 @@ def construct(
         found = _better(problem, choices, budget, scale, None)
         if found is not None:
             starts.setdefault(found.decision, found)
-    tries = iter(range(_patience(problem)))
+    effort = effort or Effort(0.0)
+    tries = effort.during(range(_patience(problem)))
     visited: set[Decision] = set()
-    peaks = [
-        _climb(problem, start, budget, scale, tries, visited)
-        for start in sorted(starts.values(), key=_falling)
-    ]
+    peaks = sorted(starts.values(), key=_falling)
+    try:
+        for place, foot in enumerate(peaks):
+            peaks[place] = _climb(problem, foot, budget, scale, tries, visited)
+            effort.known(peaks[place].value, None)
+    except KeyboardInterrupt:
+        if not peaks:
+            raise
+        effort.interrupt()
     return min(peaks, key=_falling).decision if peaks else None
 
 

@@ -89,9 +89,13 @@ def curve(
     # Equal budgets are one point, whatever they are called.
     named = {subject.parameters(limit): limit.text for limit in reversed(limits)}
     rising = sorted(named)
-    effort = {} if deterministic_limit is None else {"deterministic_limit": deterministic_limit}
     found = sweep(
-        subject.sites, subject.evidence, rising, seed=seed, generators=menu, rules=(), **effort
+        subject.sites,
+        subject.evidence,
+        rising,
+        seed=seed,
+        generators=menu,
+        deterministic_limit=deterministic_limit,
     )
     points = []
     for parameters in rising:

@@ -474,12 +474,15 @@ class Solution:
 
     ``allocator`` is ``cp-sat``, or the name of a rule. A rule searches nothing and knows no bound:
     its status is ``RULE``, and its bound its objective.
+
+    ``stopped`` says what ended the search before its limit of work: a time limit, or Ctrl-C.
     """
 
     allocator: str
     status: Literal["OPTIMAL", "FEASIBLE", "RULE"]
     objective: int
     bound: int
+    stopped: Literal["", "time limit", "interrupted"] = ""
 
     @property
     def gap(self) -> float:

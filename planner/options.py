@@ -49,9 +49,20 @@ Menu = Annotated[
     str | None, typer.Option(metavar="LIST", help="Generators to choose from: own,mix,hash.")
 ]
 Seed = Annotated[int, typer.Option(help="Seed of every choice that is free.")]
+Effort = Annotated[
+    float | None,
+    typer.Option(
+        metavar="UNITS",
+        help="The solver's limit, in its own seconds: the same plan on every machine.",
+    ),
+]
 TimeLimit = Annotated[
     float | None,
-    typer.Option(help="The solver's limit, in its own seconds: the same on every machine."),
+    typer.Option(
+        metavar="SECONDS",
+        help="Stop the search after so long, with the best plan found: it depends on the machine. "
+        "Ctrl-C does the same.",
+    ),
 ]
 Verify = Annotated[
     bool,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from planner.validation import check
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from planner.effort import Progress
     from planner.examples import Inputs
 
 
@@ -67,6 +69,8 @@ def plan(
     generators: Sequence[Generator] | None = None,
     arguments: Mapping[str, object] | None = None,
     deterministic_limit: float | None = None,
+    time_limit: float | None = None,
+    progress: Callable[[Progress], None] | None = None,
     verify: bool = True,
 ) -> Plan:
     """Plan how the weights of ``model`` are generated from at most ``budget`` parameters.
@@ -94,8 +98,15 @@ def plan(
         generators: the menu of generators; by default all but ``"tie"``. Baselines have their own.
         arguments: keyword arguments of the callable.
         deterministic_limit: the solver's limit in its own deterministic units (about seconds).
+        time_limit: seconds of wall clock that the search may take: the best plan found by then is
+            returned, with its gap. The same call may then give another plan.
+        progress: is called with a :class:`~planner.effort.Progress` a few times a second, in
+            searches that take longer than one.
         verify: run the captured program beside the model, with random weights, in both modes and
             at two batch sizes, before it is planned; what differs is a TraceError.
+
+    Ctrl-C while the solver runs ends its search: the best plan so far is returned, and
+    ``plan.allocation.solution.stopped`` says "interrupted".
 
     Where parameters have several dtypes, each counts as the widest of them against a limit in
     bytes. A forward whose course depends on tensors' values cannot be captured; its parameters are
@@ -105,6 +116,8 @@ def plan(
         ModelSourceError, TraceError, UnsupportedSiteError, BudgetError, InfeasibleBudgetError,
         ConstraintError, ConstraintConflictError, SolveLimitError: see each; all are PlannerError.
     """
+    if time_limit is not None and not 0 < time_limit < math.inf:
+        raise PlannerError(f"a time limit of {time_limit} seconds: give one above 0")
     limit = the_limit(budget, target_bytes, max_gradient_bytes)
     check_allocator(allocator)
     menu = menu_of(generators)
@@ -124,8 +137,17 @@ def plan(
         model, example_inputs, evidence=evidence, seed=seed, arguments=arguments, verify=verify
     )
     parameters = subject.parameters(limit)
-    rules = resolve(asked, subject.sites, subject.width)
-    allocation = allocated(subject, parameters, allocator, menu, seed, deterministic_limit, rules)
+    allocation = allocated(
+        subject,
+        parameters,
+        allocator,
+        menu=menu,
+        seed=seed,
+        rules=resolve(asked, subject.sites, subject.width),
+        deterministic_limit=deterministic_limit,
+        time_limit=time_limit,
+        progress=progress,
+    )
     check(subject.sites, allocation)
     return Plan(
         spec=subject.spec,
@@ -209,10 +231,13 @@ def allocated(
     subject: Subject,
     parameters: int,
     allocator: str,
+    *,
     menu: tuple[Generator, ...] = MENU,
     seed: int = 0,
-    deterministic_limit: float | None = None,
     rules: Sequence[Rule] = (),
+    deterministic_limit: float | None = None,
+    time_limit: float | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Allocation:
     """The allocation of ``parameters`` that the solver or a rule makes.
 
@@ -222,8 +247,17 @@ def allocated(
     sites, evidence = subject.sites, subject.evidence
     if allocator != SOLVER:
         return allocate_by(allocator, sites, evidence, parameters, seed=seed)
-    limits = {} if deterministic_limit is None else {"deterministic_limit": deterministic_limit}
-    return allocate(sites, evidence, parameters, seed=seed, generators=menu, rules=rules, **limits)
+    return allocate(
+        sites,
+        evidence,
+        parameters,
+        seed=seed,
+        generators=menu,
+        rules=rules,
+        time_limit=time_limit,
+        progress=progress,
+        deterministic_limit=deterministic_limit,
+    )
 
 
 def menu_of(generators: Sequence[Generator] | None) -> tuple[Generator, ...]:

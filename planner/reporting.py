@@ -6,7 +6,8 @@ Rich leaves out colour where output is no terminal or ``NO_COLOR`` is set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from planner.ir import Verification
 from planner.summary import BankFigures, CaptureFigures, SiteFigures, Summary, summarise
 
 if TYPE_CHECKING:
+    from planner.effort import Progress
     from planner.plans import Plan
 
 _CLASSES = 5
@@ -242,7 +244,34 @@ def _solver(summary: Summary) -> Text:
     return _plain(
         f"{solver.allocator}: {solver.status.lower()}, objective {solver.objective:,}, "
         f"bound {solver.bound:,}, gap {100 * solver.gap:.2f}%"
+        + (f" (stopped early: {solver.stopped})" if solver.stopped else "")
     )
+
+
+@contextmanager
+def progress_line() -> Iterator[Callable[[Progress], None]]:
+    """A line on the terminal's standard error that says where a search stands, while it lasts."""
+    console = Console(stderr=True, highlight=False)
+    with console.status("") as status:
+        status.stop()
+
+        def show(progress: Progress) -> None:
+            status.update(progress_text(progress))
+            status.start()
+
+        yield show
+
+
+def progress_text(progress: Progress) -> str:
+    """Seconds, objective, bound and gap in words."""
+    said = [f"solving for {progress.seconds:.0f} s"]
+    if progress.objective is not None:
+        said.append(f"objective {progress.objective:,}")
+    if progress.bound is not None:
+        said.append(f"bound {progress.bound:,}")
+    if progress.gap is not None:
+        said.append(f"gap {100 * progress.gap:.2f}%")
+    return ", ".join(said) + "; Ctrl-C keeps the best plan so far"
 
 
 def _plain(text: str, width: int | None = None) -> Text:

@@ -119,13 +119,14 @@ class KeptFigures:
 
 @dataclass(frozen=True, slots=True)
 class SolverFigures:
-    """What the solver said; ``gap`` is relative."""
+    """What the solver said; ``gap`` is relative, ``stopped`` what ended the search early."""
 
     allocator: str
     status: str
     objective: int
     bound: int
     gap: float
+    stopped: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +203,7 @@ def summarise(plan: Plan, *, every_site: bool = False) -> Summary:
             objective=solution.objective,
             bound=solution.bound,
             gap=significant(solution.gap),
+            stopped=solution.stopped,
         ),
     )
 

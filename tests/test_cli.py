@@ -213,6 +213,7 @@ PLANNED = ["plan", *SMALL, "--budget", "50%"]
         (["plan", *SMALL, "--target-bytes", "10%"], "unknown unit '%'"),
         (["compare", *SMALL, "--budget", "50%", "--allocators", "ring,rung"], "rung"),
         (["curve", *SMALL, "--budgets", "10%,,20%"], "budget ''"),
+        ([*PLANNED, "--effort", "-1"], "limit"),
         ([*PLANNED, "-o", "nowhere/plan.json"], "nowhere"),
         ([*PLANNED, "-o", "one", "--module", "./one"], "two files"),
         (["plan", "nowhere.py:model", "--budget", "10%"], "nowhere.py"),

@@ -15,6 +15,7 @@ from planner.charts import curve_html
 from planner.columns import comparison_text, curve_text, plain, sparkline
 from planner.construction import construct
 from planner.curves import Curve, Point
+from planner.effort import Effort
 from planner.errors import PlannerError
 from planner.evidence import shape_evidence
 from planner.formulation import formulate
@@ -76,10 +77,10 @@ def test_what_was_found_before_is_not_lost():
     problem = formulate(sites, shape_evidence(sites), MENU)
     scale, budget = scale_of(problem), site_lists.dense_count(sites) * 12 // 100
     start = construct(problem, budget, scale)
-    found, _ = _solve(problem, budget, scale, start, 1.0)
+    found, _ = _solve(problem, budget, scale, start, Effort(1.0))
     # The rules alone come to less than the search did, also with a few parameters more.
     alone = construct(problem, budget + 50, scale)
-    kept = construct(problem, budget + 50, scale, found)
+    kept = construct(problem, budget + 50, scale, start=found)
     assert worth(problem, alone, scale) < worth(problem, found, scale)
     assert worth(problem, kept, scale) >= worth(problem, found, scale)
 
