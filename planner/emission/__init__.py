@@ -122,6 +122,7 @@ def _environment() -> jinja2.Environment:
 
 _IMPORTS = (
     (r"\bbase64\.", "base64", ""),
+    (r"\bcopy\.", "copy", ""),
     (r"\bhashlib\.", "hashlib", ""),
     (r"\bjson\.", "json", ""),
     (r"\bmath\.", "math", ""),

@@ -50,6 +50,7 @@ from planner.tracing.faults import UnseenError
 from planner.tracing.functions import function_of, is_in_place, run_leaf, shaped, tensors_in
 from planner.tracing.interception import applications, calls, lengths, quiet
 from planner.tracing.likeness import text_of
+from planner.tracing.naming import NAME, local_variables
 from planner.tracing.norms import DECOMPOSED
 from planner.tracing.values import is_literal
 
@@ -125,6 +126,24 @@ class _Frame:
     device: torch.fx.Node | None = None
     kept: list[Any] = field(default_factory=list)
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
+    sizes: dict[int, str] = field(default_factory=dict)
+
+    def note_names(self) -> None:
+        """Call values what the forward calls them at this moment."""
+        forward = getattr(self.module.forward, "__code__", None)
+        for name, value in local_variables(forward):
+            if id(value) in self.nodes:
+                self.nodes[id(value)].meta.setdefault(NAME, name)
+            elif isinstance(value, (Extent, Ratio)) and id(value) not in self.sizes:
+                self.sizes[id(value)] = name
+                self.kept.append(value)
+
+    def size(self, value: Extent | Ratio) -> Any:
+        """The node that computes a size, or its number."""
+        node = self.extents.value(value)
+        if isinstance(node, torch.fx.Node) and id(value) in self.sizes:
+            node.meta.setdefault(NAME, self.sizes[id(value)])
+        return node
 
     def learn(self, value: Any, node: torch.fx.Node, *, detached: bool = False) -> None:
         """``node`` stands for ``value``, and its items for what ``value`` holds.
@@ -201,6 +220,7 @@ class _Recorder(TorchFunctionMode):
         local = self.names(frame.module)[0].get(id(module))
         if local is None:
             raise InlineError(frame.path, f"it calls {path!r}, which is not below it")
+        frame.note_names()
         node = frame.graph.call_module(
             local, self.to_argument(args), self.to_argument(kwargs) or None
         )
@@ -292,6 +312,7 @@ class _Recorder(TorchFunctionMode):
                 return result
             result = self.fresh(result, (args, kwargs))
         frame = self.frames[-1]
+        frame.note_names()
         kind, target, args, kwargs = function_of(func, args, kwargs)
         given, named = self.to_argument(args), self.to_argument(kwargs)
         node = frame.graph.create_node(kind, target, given, named)
@@ -362,7 +383,7 @@ class _Recorder(TorchFunctionMode):
         if isinstance(value, torch.Tensor):
             return self.tensor(value)
         if isinstance(value, (Extent, Ratio)):
-            return frame.extents.value(value)
+            return frame.size(value)
         if isinstance(value, torch.device):
             return self.device(value)
         if isinstance(value, slice):
