@@ -34,6 +34,8 @@ _ALWAYS_INLINE = {"shape", "dtype", "device", "ndim"}
 _ANONYMOUS = {"x", "input", "inputs", "h", "out", "hidden_states", "features"}
 _INDENT = "    "
 _NESTED, _SHORT = 2, 2
+_WIDTH = 92
+"""Columns of a statement within a method."""
 
 
 def statements(definition: Definition, graph: Graph, sizes: dict[str, int]) -> list[str]:
@@ -42,11 +44,25 @@ def statements(definition: Definition, graph: Graph, sizes: dict[str, int]) -> l
     ``sizes`` are the containers that loops may run over, with their number of children.
     """
     graph = plainer(graph)
-    return _Writer(definition, graph, early(roll(graph, sizes))).lines()
+    steps = early(roll(graph, sizes))
+    apart: set[str] = set()
+    while True:
+        writer = _Writer(definition, graph, steps, frozenset(apart))
+        lines = writer.lines()
+        if not writer.crowded - apart:
+            return lines
+        apart |= writer.crowded
 
 
 class _Writer:
-    def __init__(self, definition: Definition, graph: Graph, steps: tuple[Step, ...]) -> None:
+    def __init__(
+        self,
+        definition: Definition,
+        graph: Graph,
+        steps: tuple[Step, ...],
+        apart: frozenset[str],
+    ) -> None:
+        """``apart`` are results that have lines of their own: what they stood in was too long."""
         self.definition = definition
         self.graph = graph
         self.steps = steps
@@ -61,6 +77,8 @@ class _Writer:
         self.sizes: set[str] = set()
         self.changes: list[int] = []
         self.whole: set[str] = set()
+        self.apart = apart
+        self.crowded: set[str] = set()
         self._nested: dict[str, int] = {}
         self.tuples = unpacked(definition, graph, steps)
         self.parts = {part for parts in self.tuples.values() for part in parts if part}
@@ -131,7 +149,7 @@ class _Writer:
             return len(uses) == 1
         if step.target == "builtins.getattr" and _ALWAYS_INLINE.intersection(step.args[1:]):
             return True
-        if len(uses) != 1 or step.result in self.parts or step.result in self.tuples:
+        if len(uses) != 1 or step.result in self.apart | self.parts | self.tuples.keys():
             return False
         first = step.args[0] if step.args else None
         if (
@@ -256,7 +274,11 @@ class _Writer:
         self.names[step.result] = self._name(step, position)
         if step.tensor:
             self.tensors.add(step.result)
-        return f"{self.names[step.result]} = {text}"
+        line = f"{self.names[step.result]} = {text}"
+        if len(line) > _WIDTH:
+            read = references(self._values(step))
+            self.crowded.update(name for name in read if self._nested.get(name))
+        return line
 
     def _unpack(self, step: Operation, position: int) -> str:
         """A result whose items are all that is read of it: ``a, b = x.chunk(2)``."""
@@ -351,7 +373,9 @@ class _Writer:
             reusable = name in self.tensors and self._dies(name, position)
             if reusable and self.names[name] not in live | self.telling:
                 return self.names[name]
-        return _free([*self._attribute(step), "x", "out", "h", "y", "z", step.result], live)
+        child = [step.target.rpartition(".")[2]] if step.op == "module" else []
+        own = [*self._attribute(step), *(name for name in child if is_name(name))]
+        return _free([*own, "x", "out", "h", "y", "z", step.result], live)
 
     def _attribute(self, step: Operation) -> list[str]:
         """The name of the module's own tensor that ``step`` takes a part of."""

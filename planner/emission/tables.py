@@ -7,7 +7,6 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from planner.emission.expressions import identifier
 from planner.ir import Bank, Generator, Placement, Site
@@ -33,7 +32,9 @@ _FIELDS = {
 _DEFAULTS = {"scale": 1.0, "mean": 0.0, "step": 1.0, "zero": False}
 _VARYING = ("start", "stride", "coefficient", "seed")
 """Fields in which the sites of one row may differ."""
-_WIDTH = 200
+_WIDTH = 140
+_LONGEST = 200
+"""Columns of a row that lists no numbers."""
 _INDENT = " " * 7
 
 
@@ -221,7 +222,7 @@ def _comprehension(family: _Family, lengths: Mapping[str, int]) -> list[str]:
     call = rows[0].call({name: text or name for name, text in expressions.items()})
     head = f'**{{f"{family.prefix}{{i}}{family.suffix}": {call}'
     tail, shape = f"for {_loop(numbers, listed)}}},", f"  # {rows[0].shape}"
-    if len(head) + len(tail) < _WIDTH:
+    if len(head) + len(tail) < (_WIDTH if listed else _LONGEST):
         return [f"{head} {tail}{shape}"]
     *lines, last = textwrap.wrap(
         tail, _WIDTH, initial_indent=" " * 3, subsequent_indent=" " * 7, break_long_words=False

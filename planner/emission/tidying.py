@@ -27,8 +27,8 @@ from planner.ir import (
 
 _SIZES = {"size", "dim", "numel", "builtins.len", "builtins.getattr"}
 # Changes in place of a tensor's shape.
-_RESHAPING = ("resize_", "resize_as_", "set_", "squeeze_", "swapaxes_", "swapdims_", "t_")
-_RESHAPING = (*_RESHAPING, "transpose_", "unsqueeze_")
+_RESHAPING = "resize_ resize_as_ set_ squeeze_ swapaxes_ swapdims_ t_ transpose_ unsqueeze_".split()
+
 # Functions of a tensor and an axis that return two.
 _PAIRS = "cummax cummin kthvalue median mode sort std_mean topk var_mean".split()
 _TWO = ("GRU", "LSTM", "MultiheadAttention", "RNN")
@@ -127,7 +127,7 @@ def unpacked(
             known = items.setdefault(first.ref, {})
             if index in known:
                 whole.add(first.ref)
-            known[index] = step.result  # type: ignore[union-attr]
+            known[index] = step.result
         elif isinstance(step, Loop):
             whole.update(name for one in step.body for name in reads(one))
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 NAME = "local"
@@ -19,7 +20,8 @@ def local_variables(forward: Any) -> Iterator[tuple[str, Any]]:
     ``forward`` is its code object. The forward's own variables come first, since a function that
     it calls names what it is given after its own use of it.
     """
-    frame, inner = sys._getframe(1), []
+    frame = sys._getframe(1)
+    inner: list[FrameType] = []
     while frame is not None:
         if frame.f_code is forward:
             for one in (frame, *reversed(inner)):
