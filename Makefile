@@ -4,6 +4,7 @@
 # make slow     run the tests that take more than ten seconds each
 # make matrix   run all cases of the table of models and budgets, of which make test has a sample
 # make coverage plan models of torchvision, timm, transformers, and compare what is emitted
+# make zoo      plan ten architectures from their dense count to a small budget, and measure them
 # make bench    train an emitted model and its dense original
 # make regen    plan and emit generated/ again, and bring README's outputs up to date
 # make clean    remove what was built, but for the environment
@@ -13,7 +14,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: plan test check lint types outputs slow matrix coverage bench regen clean
+.PHONY: plan test check lint types outputs slow matrix coverage zoo bench regen clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,6 +23,7 @@ TORCH ?= torch==2.14.1 torchvision==0.29.1
 JOBS ?= 2
 BENCH ?= --dense --seeds 0
 COVERAGE ?=
+ZOO ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -60,6 +62,9 @@ matrix: $(READY)
 
 coverage: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.coverage --jobs $(JOBS) $(COVERAGE)
+
+zoo: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.architectures $(ZOO)
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/digits.py $(BENCH)
