@@ -55,7 +55,7 @@ ARCHITECTURES = {
         Architecture("resnet50", "torchvision:resnet50", "10%", 400),
         Architecture("wide_resnet50_2", "torchvision:wide_resnet50_2", "5%", 400),
         _zoo("densenet-bc", "densenet_bc", "10%", 420, depth=100, growth=12),
-        Architecture("efficientnet_b0", "torchvision:efficientnet_b0", "10%", 560),
+        Architecture("efficientnet_b0", "torchvision:efficientnet_b0", "10%", 670),
         _zoo("retrieval", "retrieval", "10%", 400),
         _zoo("grounding", "grounding", "10%", 400),
         Architecture("bert-large-qa", f"hf:{ZOO / 'bert_large_qa.json'}", "18M", 450),
