@@ -135,7 +135,8 @@ class Operation:
     ``op`` is ``module`` (call the child ``target``), ``function`` (public name such as
     ``torch.nn.functional.relu`` or ``operator.add``), ``method`` (of ``args[0]``) or ``attribute``
     (read the module's own parameter or buffer ``target``).
-    ``result`` names the value; ``tensor`` says whether it is one.
+    ``result`` names the value; ``tensor`` says whether it is one. ``name`` is what the model's
+    author calls it, where that is known: unlike ``result`` it may stand for several values.
     """
 
     result: str
@@ -144,6 +145,7 @@ class Operation:
     args: tuple[Value, ...] = ()
     kwargs: Arguments = ()
     tensor: bool = True
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

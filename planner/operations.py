@@ -32,11 +32,11 @@ ATTRIBUTES = (
 _OWN = (
     "ALIASES BANKS Bank FROZEN GENERATED Generator Hash Interpolate Link LowRank Mix Mixed PLAN "
     "Recurrent SITES Source Target Tie Tile attach build elements fit generated initialise install "
-    "linked locate matrix reset_kept ring solve stored tensor unpack"
+    "linked locate matrix reset_kept ring stored tensor unpack"
 ).split()
 _IMPORTED = (
-    "annotations Any F Iterator Mapping OrderedDict Path Tensor base64 dataclass hashlib json math "
-    "nn operator partial torch zlib"
+    "annotations Any F Iterator Mapping OrderedDict Path Tensor base64 copy dataclass hashlib json "
+    "math nn operator partial torch zlib"
 ).split()
 
 _LISTED = Path(__file__).with_name("operations.txt")

@@ -139,7 +139,7 @@ def _placed(
         reads = _reads(option, site, plan.size)
         start = position
         if reads >= plan.size:
-            start = int(whole * _GOLDEN * plan.size) % plan.size if whole else 0
+            start = whole * int(_GOLDEN * plan.size) % plan.size
             whole += 1
         else:
             position = (position + reads) % plan.size

@@ -75,6 +75,21 @@ def places(program: Program) -> tuple[Place, ...]:
     return tuple(visit(program.root, "", "", ""))
 
 
+def repeated(program: Program) -> tuple[str, ...]:
+    """Paths at which a module stands that stands elsewhere already."""
+    definitions = {definition.name: definition for definition in program.definitions}
+
+    def visit(node: Node, path: str) -> Iterator[str]:
+        if isinstance(node, Shared):
+            yield path
+        elif isinstance(node, (Container, Instance)):
+            inner = node if isinstance(node, Container) else definitions[node.definition]
+            for name, child in inner.children:
+                yield from visit(child, _join(path, name))
+
+    return tuple(visit(program.root, ""))
+
+
 def nearest(path: str, known: Mapping[str, object]) -> str:
     """The nearest module at or above ``path`` that is among the ``known`` ones; "" if none is."""
     while path not in known and path:

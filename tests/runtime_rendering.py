@@ -57,6 +57,7 @@ class Runtime:
     underscored: bool = True
     banks: str = "banks"
     kept: bool = False
+    shared: bool = False
     lookups: tuple[str, ...] = ()
     singles: bool = True
     dtypes: bool = False

@@ -83,7 +83,7 @@ def test_modes_that_differ_in_structure_have_a_branch_each():
 
 
 def test_constants_made_in_forward_stand_once():
-    assert architecture(emit_case("MadeInForward")).count("register_buffer") == 1
+    assert architecture(emit_case("MadeInForward")).count("nn.Buffer") == 1
 
 
 class Deep(nn.Module):

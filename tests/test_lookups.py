@@ -129,7 +129,7 @@ def test_hashed_rows_of_any_shape(
     start, stride, seed = numbers
     bank, mixing = torch.randn(m), torch.empty(0)
     site = hashed.Hash(bank="a", start=start, stride=stride, seed=seed, chunk=chunk)
-    made = site.look_up(bank, mixing, shape, torch.arange(shape[0]))
+    made = site(bank, mixing, shape, torch.arange(shape[0]))
     assert torch.equal(made, site(bank, mixing, shape))
 
 
@@ -145,7 +145,7 @@ def test_tiled_rows_of_any_shape(
 ) -> None:
     bank, mixing = torch.randn(m), torch.randn(count)
     site = tiled.Tile(bank="a", start=start, coefficient=0, count=count)
-    made = site.look_up(bank, mixing, shape, torch.arange(shape[0]))
+    made = site(bank, mixing, shape, torch.arange(shape[0]))
     assert torch.equal(made, site(bank, mixing, shape))
 
 
@@ -163,7 +163,7 @@ def test_interpolated_rows_of_any_shape(
     site = interpolated.Interpolate(
         bank="a", start=1, stride=4, coefficient=0, count=2, rows=rows, columns=columns
     )
-    made = site.look_up(bank, mixing, shape, torch.arange(shape[0]))
+    made = site(bank, mixing, shape, torch.arange(shape[0]))
     torch.testing.assert_close(made, site(bank, mixing, shape))
 
 

@@ -11,6 +11,8 @@ import functools
 import hashlib
 import re
 import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,7 @@ from planner.emission.tables import tables
 from planner.emission.tensors import SUFFIX, beside, constants, is_stored, tensors
 from planner.errors import PlannerError, TraceError
 from planner.resources import template_root
+from planner.topology import repeated
 
 if TYPE_CHECKING:
     from planner.plans import Plan
@@ -58,6 +61,9 @@ def emit(plan: Plan) -> Emitted:
         PlanFormatError: the plan holds a name or an operation that no emitted file may contain.
     """
     program, sites = plan.program, plan.sites
+    again = repeated(program)
+    # What is one module needs no row to be one tensor.
+    apart = tuple(replace(site, aliases=_elsewhere(site.aliases, again)) for site in sites)
     if program.obstacle:
         raise TraceError(f"this plan is for reading alone: {program.obstacle}")
     placements = {placement.site: placement for placement in plan.allocation.placements}
@@ -69,7 +75,7 @@ def emit(plan: Plan) -> Emitted:
     )
     buffers = [buffer for _, buffer in constants(program, sites)]
     root, banks = construct(program.root), plan.allocation.banks
-    runtime = runtime_view(program, sites, banks, placements, root, bool(kept.table))
+    runtime = runtime_view(program, apart, banks, placements, root, bool(kept.table), bool(again))
     text = (
         _environment()
         .get_template("module.py.jinja")
@@ -85,7 +91,7 @@ def emit(plan: Plan) -> Emitted:
             inputs=input_doc(program.example_inputs),
             outputs=input_doc(program.example_outputs),
             classes=classes,
-            tables=tables(sites, banks, placements),
+            tables=tables(apart, banks, placements),
             initial=kept.table,
             runtime=runtime,
             unpack=any(buffer.data and not is_stored(buffer) for buffer in buffers),
@@ -96,6 +102,12 @@ def emit(plan: Plan) -> Emitted:
     source = Emitted(_format(_with_imports(text)))
     source.tensors = tensors(program, sites)
     return source
+
+
+def _elsewhere(names: Sequence[str], paths: Sequence[str]) -> tuple[str, ...]:
+    """Those of ``names`` that are not below one of ``paths``."""
+    starts = tuple(f"{path}." for path in paths)
+    return tuple(name for name in names if not name.startswith(starts))
 
 
 def template_digest() -> str:
@@ -122,6 +134,7 @@ def _environment() -> jinja2.Environment:
 
 _IMPORTS = (
     (r"\bbase64\.", "base64", ""),
+    (r"\bcopy\.", "copy", ""),
     (r"\bhashlib\.", "hashlib", ""),
     (r"\bjson\.", "json", ""),
     (r"\bmath\.", "math", ""),

@@ -63,7 +63,7 @@ def class_view(definition: Definition, types: dict[str, str], resets: tuple[str,
     if operations.is_reserved(definition.name):
         raise PlanFormatError(f"{definition.name!r} is a name of the emitted file's own")
     sizes = dict(_sizes(definition))
-    init = tuple(_init(definition))
+    init = list(_init(definition))
     train: tuple[str, ...] = ()
     evaluation: tuple[str, ...] = ()
     output = "Tensor"
@@ -73,14 +73,16 @@ def class_view(definition: Definition, types: dict[str, str], resets: tuple[str,
     if definition.eval is not None:
         evaluation = tuple(statements(definition, definition.eval, sizes))
     reset = tuple(_reset(definition, resets))
-    if init == ("super().__init__()",) and not definition.arguments and (reset or train):
-        init = ()
+    if reset:
+        init.append("self.reset_parameters()")
+    elif init == ["super().__init__()"] and not definition.arguments and train:
+        init = []
     return ClassView(
         name=identifier(definition.name),
         base=f"nn.{definition.base}",
         doc=definition.doc,
         arguments=tuple(f"{identifier(name)}: {types[name]}" for name in definition.arguments),
-        init=init,
+        init=tuple(init),
         reset=reset,
         inputs=(*(_parameter(item) for item in definition.inputs), *_fixed(definition)),
         output=output,
@@ -246,7 +248,10 @@ def _init(definition: Definition) -> Iterator[str]:
     for buffer in definition.buffers:
         tensor = f"torch.empty({_shape(buffer.shape)}{_dtype(buffer.dtype)})"
         persistent = "" if buffer.persistent else ", persistent=False"
-        yield f"self.register_buffer({attribute(buffer.name)!r}, {tensor}{persistent})"
+        if is_name(buffer.name):
+            yield f"self.{buffer.name} = nn.Buffer({tensor}{persistent})"
+        else:
+            yield f"self.register_buffer({attribute(buffer.name)!r}, {tensor}{persistent})"
     for name, node in children:
         yield from _assign(name, node, definition)
 

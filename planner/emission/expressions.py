@@ -342,5 +342,6 @@ def _index(value: Value, scope: Scope) -> str:
         start, stop, step = (
             "" if part is None else expression(part, scope).text for part in value.slice
         )
+        start = "" if start == "0" and not step else start
         return f"{start}:{stop}" + (f":{step}" if step else "")
     return expression(value, scope).text

@@ -7,6 +7,7 @@ one gets another. Sizes and other small values that are read once stand where th
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from planner import operations
@@ -24,15 +25,17 @@ from planner.emission.expressions import (
     refusal,
 )
 from planner.emission.loops import ITEM, Loop, Step, reads, roll
+from planner.emission.tidying import early, is_size, plainer, unpacked
 from planner.errors import PlanFormatError
 from planner.ir import Definition, Graph, Node, Operation, Ref, references
 
 _RESERVED = {"self", "F", "torch", "nn", "math", "operator", "Tensor", "Any", "int", "float", "len"}
 _ALWAYS_INLINE = {"shape", "dtype", "device", "ndim"}
-_SIZES = {"size", "dim", "numel", "builtins.len", "builtins.getattr"}
 _ANONYMOUS = {"x", "input", "inputs", "h", "out", "hidden_states", "features"}
 _INDENT = "    "
 _NESTED, _SHORT = 2, 2
+_WIDTH = 92
+"""Columns of a statement within a method."""
 
 
 def statements(definition: Definition, graph: Graph, sizes: dict[str, int]) -> list[str]:
@@ -40,11 +43,26 @@ def statements(definition: Definition, graph: Graph, sizes: dict[str, int]) -> l
 
     ``sizes`` are the containers that loops may run over, with their number of children.
     """
-    return _Writer(definition, graph, roll(graph, sizes)).lines()
+    graph = plainer(graph)
+    steps = early(roll(graph, sizes))
+    apart: set[str] = set()
+    while True:
+        writer = _Writer(definition, graph, steps, frozenset(apart))
+        lines = writer.lines()
+        if not writer.crowded - apart:
+            return lines
+        apart |= writer.crowded
 
 
 class _Writer:
-    def __init__(self, definition: Definition, graph: Graph, steps: tuple[Step, ...]) -> None:
+    def __init__(
+        self,
+        definition: Definition,
+        graph: Graph,
+        steps: tuple[Step, ...],
+        apart: frozenset[str],
+    ) -> None:
+        """``apart`` are results that have lines of their own: what they stood in was too long."""
         self.definition = definition
         self.graph = graph
         self.steps = steps
@@ -58,7 +76,12 @@ class _Writer:
         self.item: tuple[str, str] | None = None
         self.sizes: set[str] = set()
         self.changes: list[int] = []
+        self.whole: set[str] = set()
+        self.apart = apart
+        self.crowded: set[str] = set()
         self._nested: dict[str, int] = {}
+        self.tuples = unpacked(definition, graph, steps)
+        self.parts = {part for parts in self.tuples.values() for part in parts if part}
         self.scope = Scope(self._lookup, "self.{}".format)
         self._plan()
 
@@ -87,16 +110,20 @@ class _Writer:
 
     def _find_changes(self) -> None:
         """Where something may change in place, and which values are sizes, that never do."""
+        changed: set[str] = set()
         for position, step in enumerate(self.steps):
             for operation in step.body if isinstance(step, Loop) else (step,):
                 effect = operations.is_in_place(operation.op, operation.target, operation.kwargs)
                 if effect or operation.op == "module":
                     self.changes.append(position)
+                if effect:
+                    changed.update(reads(operation))
             if isinstance(step, Operation) and not step.tensor:
-                read = references(self._values(step))
-                derived = step.op == "function" and read and self.sizes.issuperset(read)
-                if derived or step.target in _SIZES:
+                if is_size(step, self.sizes):
                     self.sizes.add(step.result)
+                else:
+                    self.whole.add(step.result)
+        self.whole -= changed
 
     def _lives(self, name: str, position: int) -> None:
         if name in self.inlined:
@@ -122,7 +149,7 @@ class _Writer:
             return len(uses) == 1
         if step.target == "builtins.getattr" and _ALWAYS_INLINE.intersection(step.args[1:]):
             return True
-        if len(uses) != 1:
+        if len(uses) != 1 or step.result in self.apart | self.parts | self.tuples.keys():
             return False
         first = step.args[0] if step.args else None
         if (
@@ -132,7 +159,7 @@ class _Writer:
         ):
             if self.inlined[first.ref].op == "attribute":
                 return True
-        if self._nests(step, position, uses[0]):
+        if self._nests(step, position, uses[0]) or self._is_item(step):
             return True
         if step.tensor or not self._moves(step, position, uses[0]):
             return False
@@ -145,6 +172,11 @@ class _Writer:
                 and following.target == "operator.getitem"
             )
         return True
+
+    def _is_item(self, step: Operation) -> bool:
+        """Whether ``step`` takes an item of a tuple, which is the same wherever it is taken."""
+        first = step.args[0] if step.target == "operator.getitem" else None
+        return isinstance(first, Ref) and first.ref in self.whole
 
     def _nests(self, step: Operation, position: int, use: int) -> bool:
         """Whether ``step`` stands within the next line: ``self.bn1(self.conv1(x))``.
@@ -183,13 +215,18 @@ class _Writer:
 
     def lines(self) -> list[str]:
         found: list[str] = []
+        done: set[str] = set(self.parts)
         for position, step in enumerate(self.steps):
             if isinstance(step, Loop):
                 found += self._loop(step, position)
             elif step.target == operations.CHECK:
                 found += self._check(step)
-            elif step.result not in self.inlined:
-                found.append(self._line(step, position))
+            elif step.result in self.tuples:
+                found.append(self._unpack(step, position))
+            elif step.result not in self.inlined and step.result not in done:
+                axes = self._axes(position)
+                found.append(self._sizes(axes, position) if axes else self._line(step, position))
+                done.update(axis.result for axis in axes)
         found.append(f"return {expression(self.graph.output, self.scope).text}")
         return found
 
@@ -237,7 +274,54 @@ class _Writer:
         self.names[step.result] = self._name(step, position)
         if step.tensor:
             self.tensors.add(step.result)
-        return f"{self.names[step.result]} = {text}"
+        line = f"{self.names[step.result]} = {text}"
+        if len(line) > _WIDTH:
+            read = references(self._values(step))
+            self.crowded.update(name for name in read if self._nested.get(name))
+        return line
+
+    def _unpack(self, step: Operation, position: int) -> str:
+        """A result whose items are all that is read of it: ``a, b = x.chunk(2)``."""
+        text = call(step, self.scope, self._module).text
+        made = {one.result: one for one in self.steps if isinstance(one, Operation)}
+        names: list[str] = []
+        for part in self.tuples[step.result]:
+            if part:
+                self.names[part] = self._name(made[part], position, taken=names, parts=True)
+                self.tensors.add(part)
+            names.append(self.names[part] if part else "_")
+        return f"{', '.join(names)} = {text}"
+
+    def _axes(self, position: int) -> list[Operation]:
+        """The sizes from the first axis on that the lines from ``position`` on read, if several."""
+        found: list[Operation] = []
+        for step in self.steps[position:]:
+            if isinstance(step, Operation) and step.result in self.inlined:
+                continue
+            if not isinstance(step, Operation) or self._axis(step, found) != len(found):
+                break
+            found.append(step)
+        return found if len(found) > 1 else []
+
+    def _axis(self, step: Operation, before: list[Operation]) -> int | None:
+        """Which size of a tensor ``step`` reads; None if not one of the tensor that is read."""
+        if step.target != "operator.getitem" or step.result not in self.last:
+            return None
+        (shape, index), owners = step.args, []
+        for one in (shape, *(other.args[0] for other in before)):
+            read = self.inlined.get(one.ref) if isinstance(one, Ref) else None
+            owners.append(read.args if read and read.args[1:] == ("shape",) else None)
+        alike = owners[0] is not None and all(owner == owners[0] for owner in owners)
+        return index if alike and isinstance(index, int) else None
+
+    def _sizes(self, axes: list[Operation], position: int) -> str:
+        """The first sizes of a tensor: ``batch, length = x.shape[:2]``."""
+        shape = self._lookup(str(getattr(axes[0].args[0], "ref", ""))).text
+        names: list[str] = []
+        for axis in axes:
+            names.append(self._name(axis, position, taken=names))
+        self.names.update(zip((axis.result for axis in axes), names, strict=True))
+        return f"{', '.join(names)} = {shape}[:{len(axes)}]"
 
     def _change(self, step: Operation, position: int, *, read: bool) -> str | None:
         """A change in place as a statement; the result has the name of what changes."""
@@ -272,17 +356,26 @@ class _Writer:
         """Names that must not be overwritten by the statement at ``position``."""
         return {text for value, text in self.names.items() if self.last.get(value, -1) > position}
 
-    def _name(self, step: Operation, position: int) -> str:
-        live = self._live(position)
-        if step.tensor:
-            for name in self._variables(step):
-                reusable = name in self.tensors and self._dies(name, position)
-                if reusable and self.names[name] not in live | self.telling:
-                    return self.names[name]
-            choices = [*self._attribute(step), "x", "out", "h", "y", "z", step.result]
-        else:
-            choices = ["size"] if step.result in self.sizes else [step.result]
-        return _free(choices, live)
+    def _name(
+        self, step: Operation, position: int, taken: Sequence[str] = (), *, parts: bool = False
+    ) -> str:
+        """The author's name for the result of ``step`` if it is free, or that of what it replaces.
+
+        ``taken`` are names of the same line; ``parts`` says that ``step`` is one of several.
+        """
+        live = self._live(position).union(taken)
+        own = [step.name] if step.name else []
+        if own and _is_free(step.name, live):
+            return step.name
+        if not step.tensor:
+            return _free([*own, "size"] if step.result in self.sizes else [step.result], live)
+        for name in () if parts else self._variables(step):
+            reusable = name in self.tensors and self._dies(name, position)
+            if reusable and self.names[name] not in live | self.telling:
+                return self.names[name]
+        child = [step.target.rpartition(".")[2]] if step.op == "module" else []
+        own = [*self._attribute(step), *(name for name in child if is_name(name))]
+        return _free([*own, "x", "out", "h", "y", "z", step.result], live)
 
     def _attribute(self, step: Operation) -> list[str]:
         """The name of the module's own tensor that ``step`` takes a part of."""
@@ -351,7 +444,8 @@ class _Writer:
             if operation.result == loop.result and not later:
                 name = carried
             else:
-                name = _free(["out", "h", operation.result], live | {carried})
+                own = [operation.name] if operation.name else []
+                name = _free([*own, "out", "h", operation.result], live | {carried})
                 live.add(name)
             self.names[operation.result] = name
             found.append(f"{_INDENT}{name} = {text}")
@@ -364,11 +458,15 @@ class _Writer:
         return found
 
 
+def _is_free(name: str, live: Collection[str]) -> bool:
+    return is_name(name) and name not in live and name not in _RESERVED
+
+
 def _free(choices: list[str], live: set[str]) -> str:
     """The first name that is not taken; the last choice gets a number if all are."""
     for choice in choices:
         name = choice.lstrip("_") or "value"
-        if is_name(name) and name not in live and name not in _RESERVED:
+        if _is_free(name, live):
             return name
     # What a container of its own numbers is called from has results like "_2".
     base, count = choices[-1].lstrip("_"), 2

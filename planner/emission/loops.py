@@ -87,21 +87,22 @@ def _loop_at(
     for offset in range(start, min(start + _REACH, len(operations))):
         if operations[offset].op != "module":
             continue
-        container, index = _indexed(operations[offset], sizes) or (None, 0)
-        again = _again(operations, offset, container, index)
-        if again is None:
-            continue
-        period = again - offset
-        most = (len(operations) - start) // period
-        rest = most if container is None else sizes[container] - index
-        for count in range(min(most, rest), 1, -1):
-            whole = container is not None and count == rest
-            if count < _TURNS and (index > 0 or not whole):
-                break
-            loop = _check(operations, start, period, (container, index, count), output)
-            if loop is not None:
-                return replace(loop, whole=whole)
-        if container is not None:
+        items = _indexed(operations[offset], sizes)
+        for container, index in (items, (None, 0)) if items else ((None, 0),):
+            again = _again(operations, offset, container, index)
+            if again is None:
+                continue
+            period = again - offset
+            most = (len(operations) - start) // period
+            rest = most if container is None else sizes[container] - index
+            for count in range(min(most, rest), 1, -1):
+                whole = container is not None and count == rest
+                if count < _TURNS and (index > 0 or not whole):
+                    break
+                loop = _check(operations, start, period, (container, index, count), output)
+                if loop is not None:
+                    return replace(loop, whole=whole)
+        if items:
             return None
     return None
 

@@ -73,6 +73,7 @@ class RuntimeView:
     recurrent: bool
     underscored: bool
     kept: bool
+    shared: bool
     lookups: tuple[str, ...]
     singles: bool
     dtypes: bool
@@ -87,10 +88,12 @@ def runtime_view(
     placements: dict[str, Placement],
     construct: str,
     kept: bool,
+    shared: bool,
 ) -> RuntimeView:
     """The view for ``program``; ``construct`` is the expression that builds its root.
 
-    ``kept`` says whether the file has a ``reset_kept`` for single tensors.
+    ``kept`` says whether the file has a ``reset_kept`` for single tensors, ``shared`` whether a
+    module stands at several places; ``sites`` have no aliases for what is below it.
     """
     by_path = {place.path: place for place in places(program)}
     found: dict[str, dict[str, None]] = {}
@@ -157,6 +160,7 @@ def runtime_view(
         recurrent=any(owner.recurrent for owner in owners),
         underscored=any(leaf.type.startswith(_UNDERSCORED) for leaf in _leaves(program)),
         kept=kept,
+        shared=shared,
         lookups=_kinds(lookups),
         singles=any(bank.size == 1 for bank in banks),
         dtypes=any(widest(one) != "float32" for one in dtypes),

@@ -33,6 +33,8 @@ _DEFAULTS = {"scale": 1.0, "mean": 0.0, "step": 1.0, "zero": False}
 _VARYING = ("start", "stride", "coefficient", "seed")
 """Fields in which the sites of one row may differ."""
 _WIDTH = 140
+_LONGEST = 200
+"""Columns of a row that lists no numbers."""
 _INDENT = " " * 7
 
 
@@ -81,6 +83,7 @@ def tables(
 ) -> Tables:
     """The tables of an allocation."""
     chunks = {bank.name: bank.chunk for bank in banks}
+    lengths = {quoted(bank.name): bank.size for bank in banks}
     rows = [
         _row(site, placements[site.name], chunks)
         for site in sites
@@ -91,7 +94,7 @@ def tables(
     named = tuple(
         (repr(bank.name), _bank(bank, widest(dtypes.get(bank.name, frozenset())))) for bank in banks
     )
-    return Tables(named, tuple(_lines(rows)), aliases)
+    return Tables(named, tuple(_lines(rows, lengths)), aliases)
 
 
 def bank_dtypes(
@@ -156,8 +159,11 @@ def _row(site: Site, placement: Placement, chunks: Mapping[str, int]) -> _Row:
 # --------------------------------------------------------------------------- rows of several sites
 
 
-def _lines(rows: Sequence[_Row]) -> list[str]:
-    """The lines of SITES; a family stands where its first member is."""
+def _lines(rows: Sequence[_Row], lengths: Mapping[str, int]) -> list[str]:
+    """The lines of SITES; a family stands where its first member is.
+
+    ``lengths`` are the sizes of the banks, by their names as source.
+    """
     families = _families(rows)
     texts: dict[str, list[str]] = {}
     taken: set[str] = set()
@@ -168,7 +174,7 @@ def _lines(rows: Sequence[_Row]) -> list[str]:
             members = {i: one for i, one in family.members.items() if one.name not in taken}
             if len(members) < 2:
                 continue
-            lines = _comprehension(_Family(family.prefix, family.suffix, members))
+            lines = _comprehension(_Family(family.prefix, family.suffix, members), lengths)
             if len(lines) < len(members):
                 texts[row.name] = lines
                 taken.update(one.name for one in members.values())
@@ -203,17 +209,20 @@ def _families(rows: Sequence[_Row]) -> dict[str, list[_Family]]:
     }
 
 
-def _comprehension(family: _Family) -> list[str]:
+def _comprehension(family: _Family, lengths: Mapping[str, int]) -> list[str]:
     """The row of a family: constant fields, progressions in ``i``, and others in a tuple."""
     numbers, rows = list(family.members), list(family.members.values())
     names = [name for name, _ in rows[0].fields if name in _VARYING]
     columns = {name: [row.number(name) for row in rows] for name in names}
     expressions = {name: _progression(numbers, values) for name, values in columns.items()}
+    if "start" in columns and expressions["start"] is None and len(rows) > 2:
+        length = lengths[dict(rows[0].fields)["bank"]]
+        expressions["start"] = _around(numbers, columns["start"], length)
     listed = {name: columns[name] for name, text in expressions.items() if text is None}
     call = rows[0].call({name: text or name for name, text in expressions.items()})
     head = f'**{{f"{family.prefix}{{i}}{family.suffix}": {call}'
     tail, shape = f"for {_loop(numbers, listed)}}},", f"  # {rows[0].shape}"
-    if len(head) + len(tail) < _WIDTH:
+    if len(head) + len(tail) < (_WIDTH if listed else _LONGEST):
         return [f"{head} {tail}{shape}"]
     *lines, last = textwrap.wrap(
         tail, _WIDTH, initial_indent=" " * 3, subsequent_indent=" " * 7, break_long_words=False
@@ -233,12 +242,27 @@ def _progression(numbers: Sequence[int], values: Sequence[int]) -> str | None:
     return f"{text} {'+' if offset > 0 else '-'} {abs(offset)}" if offset else text
 
 
+def _around(numbers: Sequence[int], values: Sequence[int], length: int) -> str | None:
+    """``values`` as an expression in ``i``, if they go around a ring in even steps."""
+    if list(numbers) != list(range(numbers[0], numbers[0] + len(numbers))):
+        return None
+    step = (values[1] - values[0]) % length
+    offset = (values[0] - step * numbers[0]) % length
+    if any((step * i + offset) % length != value for i, value in zip(numbers, values, strict=True)):
+        return None
+    return f"({step} * i + {offset}) % {length}" if offset else f"{step} * i % {length}"
+
+
 def _loop(numbers: Sequence[int], listed: Mapping[str, Sequence[int]]) -> str:
     """``i in range(...)``, or ``i`` and the values that are listed."""
     first, last = numbers[0], numbers[-1]
     even = list(numbers) == list(range(first, last + 1))
     if not listed:
-        return f"i in range({first}, {last + 1})" if even else f"i in {_tuple(numbers)}"
+        return (
+            f"i in range({f'{first}, ' if first else ''}{last + 1})"
+            if even
+            else f"i in {_tuple(numbers)}"
+        )
     items = list(listed.values()) if even else [numbers, *listed.values()]
     rows = [_tuple(row) for row in zip(*items, strict=True)] if len(items) > 1 else items[0]
     names = _tuple(list(listed)) if len(listed) > 1 and even else ", ".join(listed)

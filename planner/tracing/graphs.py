@@ -14,6 +14,7 @@ import torch.fx
 from planner import operations
 from planner.ir import Graph, Operation, Switch, Training, Value, references
 from planner.tracing.calls import Call, Capture, input_name
+from planner.tracing.naming import NAME
 from planner.tracing.values import to_value
 
 CallArguments = Callable[[str, tuple[Any, ...], Mapping[str, Any]], Any]
@@ -88,7 +89,15 @@ def _graph(
             ]
             target = str(node.target)
         operations_.append(
-            Operation(node.name, op, target, args, kwargs, node in tensors)  # type: ignore[arg-type]
+            Operation(
+                result=node.name,
+                op=op,  # type: ignore[arg-type]
+                target=target,
+                args=args,
+                kwargs=kwargs,
+                tensor=node in tensors,
+                name=node.meta.get(NAME, ""),
+            )
         )
     return Graph(tuple(operations_), output)
 
@@ -111,7 +120,7 @@ def _merged(one: Operation, other: Operation) -> Operation:
         ValueError: they differ in more than literals.
     """
     keys = [key for key, _ in one.kwargs]
-    if replace(one, args=(), kwargs=()) != replace(other, args=(), kwargs=()):
+    if replace(one, args=(), kwargs=()) != replace(other, args=(), kwargs=(), name=one.name):
         raise ValueError(one.result)
     if keys != [key for key, _ in other.kwargs]:
         raise ValueError(one.result)
@@ -182,9 +191,28 @@ def _shortened(operation: Operation) -> Operation:
 
 @functools.cache
 def _defaults(target: str) -> dict[str, object]:
-    """Defaults of a public function's keywords, as far as its signature tells."""
+    """Defaults of a public function's keywords, as far as its signature or its schema tells."""
+    function = operations.function(target)
     try:
-        parameters = inspect.signature(operations.function(target)).parameters.values()
+        parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # built in, without a signature
-        return {}
+        return _schema_defaults(target.rpartition(".")[2])
     return {one.name: one.default for one in parameters if one.default is not one.empty}
+
+
+def _schema_defaults(name: str) -> dict[str, object]:
+    """Defaults on which all overloads of torch's own operation agree."""
+    packet = getattr(torch.ops.aten, name, None)
+    found: dict[str, object] = {}
+    unlike: set[str] = set()
+    for overload in packet.overloads() if packet is not None else ():
+        for argument in getattr(packet, overload)._schema.arguments:
+            default = argument.default_value if argument.has_default_value() else inspect._empty
+            if argument.name in found and found[argument.name] != default:
+                unlike.add(argument.name)
+            found[argument.name] = default
+    return {
+        key: value
+        for key, value in found.items()
+        if key not in unlike and value is not inspect._empty
+    }

@@ -53,6 +53,7 @@ from planner.tracing.functions import function_of, is_in_place, run_leaf, shaped
 from planner.tracing.interception import applications, calls, lengths, quiet, wholes
 from planner.tracing.likeness import text_of
 from planner.tracing.nesting import refuse_nesting
+from planner.tracing.naming import NAME, local_variables
 from planner.tracing.norms import DECOMPOSED
 from planner.tracing.packing import SHAPES
 from planner.tracing.values import is_literal
@@ -129,6 +130,24 @@ class _Frame:
     device: torch.fx.Node | None = None
     kept: list[Any] = field(default_factory=list)
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
+    sizes: dict[int, str] = field(default_factory=dict)
+
+    def note_names(self) -> None:
+        """Call values what the forward calls them at this moment."""
+        forward = getattr(self.module.forward, "__code__", None)
+        for name, value in local_variables(forward):
+            if id(value) in self.nodes:
+                self.nodes[id(value)].meta.setdefault(NAME, name)
+            elif isinstance(value, (Extent, Ratio)) and id(value) not in self.sizes:
+                self.sizes[id(value)] = name
+                self.kept.append(value)
+
+    def size(self, value: Extent | Ratio) -> Any:
+        """The node that computes a size, or its number."""
+        node = self.extents.value(value)
+        if isinstance(node, torch.fx.Node) and id(value) in self.sizes:
+            node.meta.setdefault(NAME, self.sizes[id(value)])
+        return node
 
     def refuse_autocast(self) -> None:
         """Stop where autocast is not what it was when the forward was called."""
@@ -212,6 +231,7 @@ class _Recorder(TorchFunctionMode):
         if local is None:
             raise InlineError(frame.path, f"it calls {path!r}, which is not below it")
         frame.refuse_autocast()
+        frame.note_names()
         node = frame.graph.call_module(
             local, self.to_argument(args), self.to_argument(kwargs) or None
         )
@@ -316,6 +336,7 @@ class _Recorder(TorchFunctionMode):
                 return result
             result = self.fresh(result, (args, kwargs))
         frame = self.frames[-1]
+        frame.note_names()
         kind, target, args, kwargs = function_of(func, args, kwargs)
         given, named = self.to_argument(args), self.to_argument(kwargs)
         node = frame.graph.create_node(kind, target, given, named)
@@ -399,7 +420,7 @@ class _Recorder(TorchFunctionMode):
         if isinstance(value, torch.Tensor):
             return self.tensor(value)
         if isinstance(value, (Extent, Ratio)):
-            return frame.extents.value(value)
+            return frame.size(value)
         if isinstance(value, torch.device):
             return self.device(value)
         if isinstance(value, slice):

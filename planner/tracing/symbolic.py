@@ -22,6 +22,7 @@ from planner import operations
 from planner.errors import TraceError
 from planner.tracing.calls import Call, Capture, Context
 from planner.tracing.faults import fault
+from planner.tracing.naming import NAME, local_variables
 from planner.tracing.norms import DECOMPOSED
 from planner.tracing.values import to_value
 
@@ -67,6 +68,7 @@ class _ModuleTracer(torch.fx.Tracer):
         super().__init__(param_shapes_constant=True)
         self.proxy_buffer_attributes = True
         self.call = call
+        self.code: Any = None
         self.context = Context.now()
 
     def proxy(self, node: torch.fx.Node) -> torch.fx.Proxy:
@@ -92,6 +94,9 @@ class _ModuleTracer(torch.fx.Tracer):
             if not inspect.isfunction(target):
                 raise _UntraceableError(f"{target!r} has no public name")
             return target(*args, **kwargs)
+        for local, value in local_variables(self.code):
+            if isinstance(value, torch.fx.Proxy):
+                value.node.meta.setdefault(NAME, local)
         return super().create_proxy(kind, target, args, kwargs, *more, **named)
 
     def create_args_for_root(
@@ -101,6 +106,7 @@ class _ModuleTracer(torch.fx.Tracer):
             name: self.create_proxy("placeholder", name, (), {}) for name in self.call.inputs
         }
         arguments: dict[str, Any] = {**dict(self.call.constants), **proxies}
+        self.code = getattr(root_fn, "__code__", None)
 
         def forward(root: nn.Module) -> Any:
             return root.forward(**arguments)
