@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import logging
+import sys
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.autograd import Function
+from torch.distributions import Distribution
+
+from planner.tracing.calls import is_computed
 
 
 @contextmanager
@@ -56,6 +62,61 @@ def lengths() -> Iterator[None]:
         yield
     finally:
         builtins.len = plain
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Inside, distributions are made without a look at the values of their parameters."""
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
+
+
+@contextmanager
+def uncached() -> Iterator[None]:
+    """Inside, functions that keep their results compute those of tensors and sizes again.
+
+    A kept result holds plain numbers, or the sizes of another tensor that were the same.
+    """
+    found = _caches(len(sys.modules))
+    for module, name, kept in found:
+        setattr(module, name, _recomputed(kept))
+    try:
+        yield
+    finally:
+        for module, name, kept in found:
+            setattr(module, name, kept)
+
+
+def _recomputed(kept: Any) -> Callable[..., Any]:
+    @functools.wraps(kept)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return (kept.__wrapped__ if is_computed((args, kwargs)) else kept)(*args, **kwargs)
+
+    return function
+
+
+@functools.lru_cache(maxsize=1)
+def _caches(_modules: int) -> list[tuple[types.ModuleType, str, Any]]:
+    """(module, name, function) of the functions with a cache that a forward may call.
+
+    The argument is their number: when more are imported, they are searched as well.
+    """
+    return [
+        (module, name, value)
+        for path, module in list(sys.modules.items())
+        if path.partition(".")[0] not in _BENEATH
+        for name, value in list(getattr(module, "__dict__", {}).items())
+        if type(value) is _Cache
+    ]
+
+
+_Cache = type(functools.lru_cache(len))
+# Their functions are not recorded, so they see plain numbers.
+_BENEATH = frozenset((*sys.stdlib_module_names, "torch", __name__.partition(".")[0])) - {"__main__"}
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ from planner.tracing.extents import (
 )
 from planner.tracing.faults import UnseenError
 from planner.tracing.functions import function_of, is_in_place, run_leaf, shaped, tensors_in
-from planner.tracing.interception import applications, calls, lengths, quiet
+from planner.tracing.interception import applications, calls, lengths, quiet, uncached, unchecked
 from planner.tracing.likeness import text_of
 from planner.tracing.norms import DECOMPOSED
 from planner.tracing.values import is_literal
@@ -180,6 +181,8 @@ class _Recorder(TorchFunctionMode):
             applications(self.applied),
             lengths(),
             quiet(),
+            uncached(),
+            unchecked(),
             watching(self.decided),
             remembering(self.model),
         )
@@ -404,7 +407,10 @@ class _Recorder(TorchFunctionMode):
         if frame.device is None:
             tensor = next((one for one in frame.kept if isinstance(one, torch.Tensor)), None)
             if tensor is None:
-                tensor = next(frame.module.parameters(), None)
+                module = frame.module
+                tensor = next(chain(module.parameters(), module.buffers()), None)
+            if tensor is None and len(self.frames) > 1:
+                raise InlineError(frame.path, "it has no tensor to read the device off")
             if tensor is None:
                 return value
             frame.device = frame.graph.call_function(getattr, (self.tensor(tensor), "device"))

@@ -148,10 +148,13 @@ def _refuse_objects(graph: torch.fx.Graph) -> None:
     """Stop where a graph passes, makes or returns what a program cannot hold.
 
     Raises:
-        TypeError: an argument is no literal, or a function has no public name.
+        TypeError: an argument is no literal, a function has no public name, or an attribute is
+            none that a program may read.
     """
     for node in graph.nodes:
         to_value((node.args, dict(node.kwargs)))
+        if node.target is getattr and node.args[1] not in operations.ATTRIBUTES:
+            raise TypeError(f"{node.args[1]!r} is not an attribute that a program may read")
         if node.op == "call_function" and not _known(node.target):
             raise TypeError(f"{node.target!r} has no public name")
 
