@@ -154,6 +154,8 @@ def function_of(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
         if attribute == "data":
             return "call_method", "detach", args[:1], {}
         return "call_function", getattr, (args[0], attribute), {}
+    if name == "new" and _is_method(func) and all(isinstance(one, int) for one in args[1:]):
+        return "call_method", "new_empty", args, kwargs
     if name == "__setitem__":
         return "call_function", operator.setitem, args, {}
     special = _operator(name, args, kwargs)

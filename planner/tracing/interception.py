@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd import Function
+from torch.autograd import Function, Variable
 from torch.distributions import Distribution
 
 from planner.tracing.calls import is_computed
@@ -117,6 +117,22 @@ def _caches(_modules: int) -> list[tuple[types.ModuleType, str, Any]]:
 _Cache = type(functools.lru_cache(len))
 # Their functions are not recorded, so they see plain numbers.
 _BENEATH = frozenset((*sys.stdlib_module_names, "torch", __name__.partition(".")[0])) - {"__main__"}
+
+
+@contextmanager
+def variables() -> Iterator[None]:
+    """Inside, a tensor wrapped in the ``Variable`` of old is detached by a function that shows."""
+    plain = Variable.__new__
+
+    def detached(_kind: type, data: torch.Tensor, requires_grad: bool = False, **_: Any) -> Any:
+        made = data.detach()
+        return made.requires_grad_() if requires_grad else made
+
+    Variable.__new__ = detached  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        Variable.__new__ = plain  # type: ignore[method-assign]
 
 
 @contextmanager

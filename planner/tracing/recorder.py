@@ -49,7 +49,15 @@ from planner.tracing.extents import (
 )
 from planner.tracing.faults import UnseenError
 from planner.tracing.functions import function_of, is_in_place, run_leaf, shaped, tensors_in
-from planner.tracing.interception import applications, calls, lengths, quiet, uncached, unchecked
+from planner.tracing.interception import (
+    applications,
+    calls,
+    lengths,
+    quiet,
+    uncached,
+    unchecked,
+    variables,
+)
 from planner.tracing.likeness import text_of
 from planner.tracing.norms import DECOMPOSED
 from planner.tracing.values import is_literal
@@ -169,6 +177,7 @@ class _Recorder(TorchFunctionMode):
         self.paths: dict[int, str] = {}
         for path, module in model.named_modules(remove_duplicate=False):
             self.paths.setdefault(id(module), path)
+        self.weights = frozenset(map(id, model.parameters()))
         self.frames: list[_Frame] = []
         self.finished: list[_Frame] = []
         self.paused = False
@@ -177,6 +186,7 @@ class _Recorder(TorchFunctionMode):
 
     def run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, list[Recorded]]:
         watched = (
+            variables(),
             calls(self.called),
             applications(self.applied),
             lengths(),
@@ -197,7 +207,7 @@ class _Recorder(TorchFunctionMode):
     def called(self, module: nn.Module, args: Any, kwargs: Any, run: Callable[..., Any]) -> Any:
         """What ``module(*args, **kwargs)`` does; ``run`` is what it would do unrecorded."""
         path = self.paths.get(id(module))
-        if self.paused or path is None or path in self.inlined:
+        if self.paused or path is None or path in self.inlined or self.reweighted(module):
             # Made on the fly, or a part of the forward that calls it.
             return run(module, *args, **kwargs)
         frame = self.frames[-1]
@@ -215,6 +225,10 @@ class _Recorder(TorchFunctionMode):
         result = self.fresh(result, (args, kwargs))
         frame.learn(result, node, detached=frame.context.gradients and not torch.is_grad_enabled())
         return result if path in self.leaves else _hooked(module, args, kwargs, result)
+
+    def reweighted(self, module: nn.Module) -> bool:
+        """Whether the caller has given ``module`` other weights, as functional calls do."""
+        return not self.weights.issuperset(map(id, module.parameters()))
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run ``module``'s forward in a frame of its own."""
@@ -439,6 +453,8 @@ class _Recorder(TorchFunctionMode):
     def constant(self, value: torch.Tensor) -> str:
         """The name of a tensor that no module owns, such as a global of the model's file."""
         frame = self.frames[-1]
+        if value.is_meta:
+            raise UnseenError("a tensor is made where no function of torch shows")
         if type(value) is not torch.Tensor or is_functorch_wrapped_tensor(value):
             raise UnseenError("a tensor that was computed elsewhere is read")
         name = f"constant{len(frame.constants)}"

@@ -71,6 +71,8 @@ class _ModuleTracer(torch.fx.Tracer):
         return True
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        if any(isinstance(weight, torch.fx.Proxy) for weight in m.parameters()):
+            raise _UntraceableError("it calls a module with weights that it computes")
         if m not in (self.submodule_paths or {}):
             # A module made on the fly, such as a slice of a Sequential: its children are ours.
             return type(m).forward(m, *args, **kwargs)
@@ -148,11 +150,13 @@ def _refuse_objects(graph: torch.fx.Graph) -> None:
     """Stop where a graph passes, makes or returns what a program cannot hold.
 
     Raises:
-        TypeError: an argument is no literal, a function has no public name, or an attribute is
-            none that a program may read.
+        TypeError: an argument is no literal, a function has no public name, or a method or an
+            attribute is none that a program may use.
     """
     for node in graph.nodes:
         to_value((node.args, dict(node.kwargs)))
+        if node.op == "call_method" and not operations.is_method(str(node.target)):
+            raise TypeError(f"{node.target!r} is not a method that a program may use")
         if node.target is getattr and node.args[1] not in operations.ATTRIBUTES:
             raise TypeError(f"{node.args[1]!r} is not an attribute that a program may read")
         if node.op == "call_function" and not _known(node.target):
