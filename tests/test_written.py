@@ -7,7 +7,7 @@ from benchmarks.coverage.examination import STEPS, Examination
 
 CASES = {case.name.partition(":")[2]: case for case in of_written.cases()}
 SAMPLE = (
-    "Absent CachedShapes ChangesItsInput ComplexNumbers DeviceGiven Distributions FunctionalCall "
+    "Absent CachedShapes CountedAxes ChangesItsInput ComplexNumbers DeviceGiven Distributions FunctionalCall "
     "InitialStates NamedResults TwoNames shared_norm BYOL DLRM MoEIndexAdd TCN VQVAE"
 ).split()
 

@@ -58,6 +58,7 @@ from planner.tracing.interception import (
     unchecked,
     variables,
 )
+from planner.tracing.known import READS, known_value
 from planner.tracing.likeness import text_of
 from planner.tracing.norms import DECOMPOSED
 from planner.tracing.values import is_literal
@@ -298,6 +299,11 @@ class _Recorder(TorchFunctionMode):
         if name in _UNFOLDED:
             with self:
                 return _UNFOLDED[name](*args, **kwargs)
+        if name in READS and len(args) == 1:
+            node = self.frames[-1].nodes.get(id(args[0]))
+            value = known_value(node) if node is not None else None
+            if value is not None:
+                return getattr(value, name)()
         changes = is_in_place(func)
         if changes and args and _is_parameter(args[0]):
             raise UnseenError("it changes a parameter in place, which may be a generated one")

@@ -160,9 +160,9 @@ class MAB(nn.Module):
         dim_split = self.dim_V // self.num_heads
         Q_, K_, V_ = (torch.cat(t.split(dim_split, 2), 0) for t in (Q, K, V))
         A = torch.softmax(Q_.bmm(K_.transpose(1, 2)) / math.sqrt(self.dim_V), 2)
-        O = torch.cat((Q_ + A.bmm(V_)).split(Q.size(0), 0), 2)  # noqa: E741
-        O = O if getattr(self, "ln0", None) is None else self.ln0(O)  # noqa: E741
-        O = O + F.relu(self.fc_o(O))  # noqa: E741
+        O = torch.cat((Q_ + A.bmm(V_)).split(Q.size(0), 0), 2)
+        O = O if getattr(self, "ln0", None) is None else self.ln0(O)
+        O = O + F.relu(self.fc_o(O))
         return O if getattr(self, "ln1", None) is None else self.ln1(O)
 
 

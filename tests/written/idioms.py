@@ -230,3 +230,20 @@ class Absent(nn.Module):
         for norm, layer, _ in self.layers:
             x = layer(x if norm is None else norm(x)).relu()
         return x
+
+
+@written((4, 5))
+class CountedAxes(nn.Module):
+    """Axes and rates from tensors that are made of literals."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(5, 5) for _ in range(3))
+
+    def forward(self, x):
+        dims = torch.arange(1, len(x.shape)).tolist()
+        x = (x - x.mean(dims, keepdim=True)) / x.var(dims, keepdim=True).add(1e-8).sqrt()
+        for layer, rate in zip(self.layers, torch.linspace(0, 0.5, 3), strict=True):
+            if rate > 0.1:
+                x = layer(F.dropout(x, rate.item(), self.training))
+        return x
