@@ -67,7 +67,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Special:
-    """A literal that JSON lacks: a dtype, device, memory format, ``...``, or a complex or non-finite number.
+    """A literal that JSON lacks: a dtype, device, ``...``, a complex or a non-finite number.
 
     ``special`` is one of ``dtype``, ``device``, ``memory_format``, ``layout``, ``float``,
     ``complex``, ``ellipsis``, ``function`` (an activation by public name).

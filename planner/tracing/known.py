@@ -1,4 +1,4 @@
-"""Values of tensors that a forward makes of nothing but literals, such as ``torch.arange(1, 4)``."""
+"""Values of tensors that a forward makes of literals alone, such as ``torch.arange(1, 4)``."""
 
 from __future__ import annotations
 
