@@ -8,7 +8,8 @@ from benchmarks.coverage.examination import STEPS, Examination
 CASES = {case.name.partition(":")[2]: case for case in of_written.cases()}
 SAMPLE = (
     "Absent CachedShapes ChangesItsInput ComplexNumbers CountedAxes DeviceGiven Distributions "
-    "FunctionalCall InitialStates NamedResults TwoNames shared_norm BYOL DLRM MoEIndexAdd TCN VQVAE"
+    "FunctionalCall InitialStates NamedResults OldHabits TwoNames shared_norm BYOL DLRM "
+    "MoEIndexAdd TCN VQVAE"
 ).split()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.fx
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx.node import map_arg
 
 from planner import operations
@@ -17,7 +18,7 @@ READS = frozenset("tolist item __bool__ __int__ __float__ __index__".split())
 
 def known_value(node: torch.fx.Node) -> torch.Tensor | None:
     """The value of ``node`` if it is the same whatever the model is given, else None."""
-    with torch.random.fork_rng(devices=[]):
+    with unset_fake_temporarily(), torch.random.fork_rng(devices=[]):
         before = torch.get_rng_state()
         try:
             found = _value(node, {})

@@ -48,7 +48,14 @@ from planner.tracing.extents import (
     watching,
 )
 from planner.tracing.faults import UnseenError
-from planner.tracing.functions import function_of, is_in_place, run_leaf, shaped, tensors_in
+from planner.tracing.functions import (
+    function_of,
+    is_in_place,
+    run_leaf,
+    shaped,
+    tensors_in,
+    typed,
+)
 from planner.tracing.interception import (
     applications,
     calls,
@@ -218,11 +225,15 @@ class _Recorder(TorchFunctionMode):
         node = frame.graph.call_module(
             local, self.to_argument(args), self.to_argument(kwargs) or None
         )
-        if path in self.leaves:
-            with self.pause():
-                result = run_leaf(module, plain(args), plain(kwargs))
-        else:
-            result = self.enter(module, args, kwargs)
+        try:
+            if path in self.leaves:
+                with self.pause():
+                    result = run_leaf(module, plain(args), plain(kwargs))
+            else:
+                result = self.enter(module, args, kwargs)
+        except Exception:  # the caller may expect it, and go another way
+            frame.graph.erase_node(node)
+            raise
         result = self.fresh(result, (args, kwargs))
         frame.learn(result, node, detached=frame.context.gradients and not torch.is_grad_enabled())
         return result if path in self.leaves else _hooked(module, args, kwargs, result)
@@ -264,6 +275,8 @@ class _Recorder(TorchFunctionMode):
     def write_back(self, module: nn.Module, buffers: Mapping[str, torch.Tensor | None]) -> None:
         """Write what a forward assigned to its ``buffers`` into them."""
         for name, value in module._buffers.items():
+            if name in module._non_persistent_buffers_set and buffers.get(name) is None:
+                continue  # a cache that starts empty
             if value is not None and name in buffers and value is not buffers[name]:
                 graph = self.frames[-1].graph
                 graph.call_method("copy_", (graph.get_attr(name), self.to_argument(value)))
@@ -515,6 +528,7 @@ def _rows(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
 
 # Recorded as what they are made of, by name: torch has more than one object for a function.
 _UNFOLDED: dict[str, Callable[..., Any]] = {
+    "type": typed,
     **{function.__name__: made_of for function, made_of in DECOMPOSED.items()},
     "__iter__": _rows,
     "_is_all_true": torch.Tensor.all,

@@ -129,14 +129,21 @@ def capture(module: nn.Module, call: Call, path: str) -> Capture:
         for training in (True, False):
             module.train(training)
             before, buffers = set(module.__dict__), dict(module._buffers)
+            random = torch.get_rng_state()
             try:
                 graph = _ModuleTracer(call).trace(module)
+                if not torch.equal(random, torch.get_rng_state()):
+                    raise _UntraceableError("it draws random numbers, which a trace does not see")
                 _refuse_objects(graph)
             except Exception as error:  # anything may come out of a user's forward
                 raise fault(module, path, error) from error
             finally:
                 assigned, module._buffers = module._buffers, buffers
-            _record_assignments(graph, assigned)
+            caches = {name for name, value in buffers.items() if value is None}
+            caches &= module._non_persistent_buffers_set
+            _record_assignments(
+                graph, {name: one for name, one in assigned.items() if name not in caches}
+            )
             _collect_constants(module, graph, sorted(set(module.__dict__) - before), constants)
             graphs.append(graph)
     finally:

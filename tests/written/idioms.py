@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd import Variable
 
-from written import written
+from written import ids, written
 
 
 @written((4,))
@@ -247,3 +247,35 @@ class CountedAxes(nn.Module):
             if rate > 0.1:
                 x = layer(F.dropout(x, rate.item(), self.training))
         return x
+
+
+class Cached(nn.Module):
+    """Keeps its table once it is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("table", None, persistent=False)
+        self.slope = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        if self.table is None or self.table.shape[0] < x.shape[1]:
+            self.register_buffer("table", torch.arange(x.shape[1]).float(), persistent=False)
+        return x + (self.table[: x.shape[1]] * self.slope)[:, None]
+
+
+@written((5, 4), ids(2, 5))
+class OldHabits(nn.Module):
+    """Names of types, an exception that is expected, a buffer that starts as None."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)])
+        self.table = Cached()
+
+    def forward(self, x, mask):
+        for layer in self.layers:
+            try:
+                x = layer(x, lengths=None)
+            except TypeError:
+                x = layer(x)
+        return self.table(x) * mask.type(x.type()).unsqueeze(-1)
