@@ -16,8 +16,10 @@ READS = frozenset("tolist item __bool__ __int__ __float__ __index__".split())
 """Methods that make Python's values of a tensor."""
 
 
-def known_value(node: torch.fx.Node) -> torch.Tensor | None:
+def known_value(node: torch.fx.Node | None) -> torch.Tensor | None:
     """The value of ``node`` if it is the same whatever the model is given, else None."""
+    if node is None:
+        return None
     with unset_fake_temporarily(), torch.random.fork_rng(devices=[]):
         before = torch.get_rng_state()
         try:

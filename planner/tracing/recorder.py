@@ -312,11 +312,9 @@ class _Recorder(TorchFunctionMode):
         if name in _UNFOLDED:
             with self:
                 return _UNFOLDED[name](*args, **kwargs)
-        if name in READS and len(args) == 1:
-            node = self.frames[-1].nodes.get(id(args[0]))
-            value = known_value(node) if node is not None else None
-            if value is not None:
-                return getattr(value, name)()
+        known = known_value(self.frames[-1].nodes.get(id(args[0]))) if name in READS else None
+        if known is not None:
+            return getattr(known, name)()
         changes = is_in_place(func)
         if changes and args and _is_parameter(args[0]):
             raise UnseenError("it changes a parameter in place, which may be a generated one")
