@@ -67,13 +67,15 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Special:
-    """A literal that JSON lacks: a dtype, device, memory format, ``...`` or non-finite float.
+    """A literal that JSON lacks: a dtype, device, ``...``, a complex or a non-finite number.
 
     ``special`` is one of ``dtype``, ``device``, ``memory_format``, ``layout``, ``float``,
-    ``ellipsis``, ``function`` (an activation by public name).
+    ``complex``, ``ellipsis``, ``function`` (an activation by public name).
     """
 
-    special: Literal["dtype", "device", "memory_format", "layout", "float", "ellipsis", "function"]
+    special: Literal[
+        "dtype", "device", "memory_format", "layout", "float", "complex", "ellipsis", "function"
+    ]
     text: str
 
 

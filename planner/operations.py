@@ -25,7 +25,10 @@ CHECK = "torch._check"
 
 ATTRIBUTES = (
     "H T device dtype imag is_complex is_cpu is_cuda is_floating_point itemsize layout mH mT max "
-    "min ndim real requires_grad shape"
+    "min ndim real requires_grad shape "
+    # Results of several tensors have fields: ``x.max(dim=1).values``.
+    "L LD LU P Q R S U V Vh bin_edges eigenvalues eigenvectors exponent hist indices info inverse "
+    "logabsdet mantissa pivots rank residuals sign singular_values solution values"
 ).split()
 
 # What an emitted file calls its own, beside its imports and what Python has built in.

@@ -35,9 +35,11 @@ from planner.ir import (
     is_attribute,
 )
 
+_NUMBER = r"[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?"
 _SPECIALS = {
     "device": re.compile(r"[a-z]+(:[0-9]+)?"),
     "float": re.compile(r"-?inf|nan"),
+    "complex": re.compile(rf"-?{_NUMBER}j|\(-?{_NUMBER}[+-]{_NUMBER}j\)"),
     "ellipsis": re.compile(r"\.\.\."),
     "function": re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from planner.ir import (
@@ -57,22 +57,31 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def places(program: Program) -> tuple[Place, ...]:
-    """Every module of the model, parents before children; blocks appear under their definitions."""
-    definitions = {definition.name: definition for definition in program.definitions}
+def places(program: Program, *, repeated: bool = False) -> tuple[Place, ...]:
+    """Every module of the model, parents before children; blocks appear under their definitions.
 
-    def visit(node: Node, path: str, definition: str, local: str) -> Iterator[Place]:
+    ``repeated`` says that a module with several names in its block appears under each.
+    """
+    definitions = {definition.name: definition for definition in program.definitions}
+    found: list[Place] = []
+
+    def visit(node: Node, path: str, definition: str, local: str) -> None:
         if isinstance(node, Leaf):
-            yield Place(path, node.type, definition, local)
+            found.append(Place(path, node.type, definition, local))
         elif isinstance(node, Container):
             for name, child in node.children:
-                yield from visit(child, _join(path, name), definition, _join(local, name))
+                visit(child, _join(path, name), definition, _join(local, name))
         elif isinstance(node, Instance):
-            yield Place(path, node.definition, definition, local, block=True)
+            found.append(Place(path, node.definition, definition, local, block=True))
             for name, child in definitions[node.definition].children:
-                yield from visit(child, _join(path, name), node.definition, name)
+                visit(child, _join(path, name), node.definition, name)
+        elif repeated:
+            first = path.removesuffix(local) + node.shared
+            below = [one for one in found if f"{one.path}.".startswith(f"{first}.")]
+            found.extend(replace(one, path=path + one.path[len(first) :]) for one in below)
 
-    return tuple(visit(program.root, "", "", ""))
+    visit(program.root, "", "", "")
+    return tuple(found)
 
 
 def repeated(program: Program) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ specials = st.one_of(
     st.builds(ir.Special, st.just("memory_format"), st.just("channels_last")),
     st.builds(ir.Special, st.just("layout"), st.just("strided")),
     st.builds(ir.Special, st.just("float"), st.sampled_from(["inf", "-inf", "nan"])),
+    st.builds(ir.Special, st.just("complex"), st.sampled_from(["1j", "-0.5j", "(1e-07-2j)"])),
     st.just(ir.Special("ellipsis", "...")),
     st.builds(ir.Special, st.just("function"), st.just("torch.nn.functional.relu")),
 )

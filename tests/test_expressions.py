@@ -176,6 +176,7 @@ def test_literals_are_what_python_reads(item):
         (Special("device", "cuda:1"), torch.device("cuda:1")),
         (Special("memory_format", "channels_last"), torch.channels_last),
         (Special("float", "-inf"), float("-inf")),
+        (Special("complex", "(1e-07-2j)"), 1e-7 - 2j),
         (Special("function", "torch.nn.functional.gelu"), torch.nn.functional.gelu),
     ],
 )

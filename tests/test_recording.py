@@ -386,6 +386,26 @@ def test_the_course_of_values_is_refused():
     assert caught.value.plannable
 
 
+class DropsLayers(nn.Module):
+    """Leaves a layer out by chance in training; every call of its child is as it would be."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x):
+        if not (self.training and torch.rand(1).item() <= 0.1):
+            x = self.fc(x)
+        return torch.dropout(x, 0.5, self.training)
+
+
+def test_chance_is_refused_whatever_it_drew():
+    for _ in range(5):
+        with pytest.raises(TraceError, match="depends on the values of a tensor") as caught:
+            trace(DropsLayers(), (torch.randn(2, 4),))
+        assert caught.value.plannable
+
+
 def watched():
     plain = nn.Module.__call__, builtins.len, torch.autograd.Function.__dict__["apply"]
     packing = pack_padded_sequence.__code__, pack_padded_sequence.__defaults__

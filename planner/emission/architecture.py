@@ -165,6 +165,10 @@ def construct(node: Node, within: Definition | None = None) -> str:
         return "nn.ModuleDict({" + ", ".join(pairs) + "})"
     items = _items(node.children, within)
     if node.container == "ModuleList":
+        if not _numbered(node.children):
+            # Some items of the original are None.
+            placed = {int(name): construct(child, within) for name, child in node.children}
+            items = [placed.get(index, "None") for index in range(max(placed) + 1)]
         if len(items) == 1 and items[0].startswith("*("):
             return f"nn.ModuleList{items[0].removeprefix('*')}"
         return f"nn.ModuleList([{', '.join(items)}])"

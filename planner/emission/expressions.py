@@ -221,6 +221,8 @@ def _special(value: Special) -> str:
         return "..."
     if value.special == "float":
         return f'float("{float(value.text)}")'
+    if value.special == "complex":
+        return repr(complex(value.text))
     if value.special == "device":
         return f"torch.device({value.text!r})"
     if value.special == "function":

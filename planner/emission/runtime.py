@@ -95,7 +95,7 @@ def runtime_view(
     ``kept`` says whether the file has a ``reset_kept`` for single tensors, ``shared`` whether a
     module stands at several places; ``sites`` have no aliases for what is below it.
     """
-    by_path = {place.path: place for place in places(program)}
+    by_path = {place.path: place for place in places(program, repeated=True)}
     found: dict[str, dict[str, None]] = {}
     layers: set[str] = set()
     root_parameters: dict[str, None] = {}

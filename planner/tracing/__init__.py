@@ -100,7 +100,7 @@ def trace(
         except TraceError as error:
             # A symbolic trace that went wrong unnoticed: blocks of that type are recorded.
             if by_path[str(error.module)].rung == "recorded":
-                raise
+                raise recordings.stopped or error from None
             distrusted |= {type(skeleton.get_submodule(str(error.module)))}
     settle(captures.values(), evidence, recordings.is_idle)
     drop(captures.values(), evidence)

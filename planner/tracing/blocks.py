@@ -127,7 +127,7 @@ class Builder:
         """``child`` at ``name`` below ``path``; ``seen`` maps modules to paths within the block."""
         if id(child) in seen:
             return Shared(seen[id(child)])
-        if id(child) in self.placed and child._buffers:
+        if id(child) in self.placed and next(child.buffers(recurse=False), None) is not None:
             # Its parameters are tied by their names; two copies of a buffer would drift apart.
             raise TraceError(
                 f"module {_join(path, name)!r} ({type(child).__name__}) keeps buffers and stands "

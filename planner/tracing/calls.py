@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -129,14 +130,22 @@ def items_of(value: Any) -> dict[Any, Any]:
 
 
 def as_graphs(value: Any) -> Any:
-    """``value`` as captured graphs hand it on: with dicts for dataclasses and other mappings."""
+    """``value`` as captured graphs hand it on: with dicts for dataclasses and other mappings.
+
+    What holds none of these is itself, so that changes made to it are seen.
+    """
     if isinstance(value, PackedSequence):
         return value
     if isinstance(value, (tuple, list)):
         items = [as_graphs(item) for item in value]
+        if type(value) is list and all(map(operator.is_, items, value)):
+            return value
         return items if isinstance(value, list) else tuple(items)
     held = items_of(value)
-    return {key: as_graphs(item) for key, item in held.items()} if held else value
+    made = {key: as_graphs(item) for key, item in held.items()}
+    if type(value) is dict and all(made[key] is value[key] for key in value):
+        return value
+    return made if held else value
 
 
 _SHADOWS = frozenset(("F", "Tensor", "math", "nn", "operator", "torch", *operations.BUILTINS))

@@ -18,6 +18,11 @@ from planner.tracing.skeletons import copy_with
 # Functions that are public under another name than the one that is called in the end.
 _PUBLIC = {"_grouped_mm": "torch.nn.functional.grouped_mm"}
 
+# As ``tensor.type()`` names them.
+_TYPES = [
+    f"{name}Tensor" for name in "Float Double Half BFloat16 Long Int Short Char Byte Bool".split()
+]
+
 Node = tuple[str, Any, tuple[Any, ...], dict[str, Any]]
 
 _BINARY: dict[str, Callable[..., Any]] = {
@@ -117,6 +122,17 @@ def shaped(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     return map_tensors(func(*args, **kwargs), change(torch.bfloat16, torch.float32))
 
 
+def typed(tensor: torch.Tensor, wanted: Any = None, *_: Any, **__: Any) -> Any:
+    """``tensor.type(wanted)``, on the device that it is on: the name of its type, or a copy."""
+    if wanted is None:
+        return next(
+            f"torch.{name}" for name in _TYPES if getattr(torch, name).dtype is tensor.dtype
+        )
+    if isinstance(wanted, str):
+        wanted = getattr(torch, wanted.rpartition(".")[2])
+    return tensor.to(wanted if isinstance(wanted, torch.dtype) else wanted.dtype)
+
+
 def run_leaf(module: nn.Module, args: Any, kwargs: Any) -> Any:
     """A layer of torch on tensors without data; where it reads values, those are zeros."""
     try:
@@ -172,6 +188,8 @@ def function_of(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
         if attribute == "data":
             return "call_method", "detach", args[:1], {}
         return "call_function", getattr, (args[0], attribute), {}
+    if name == "new" and _is_method(func) and all(isinstance(one, int) for one in args[1:]):
+        return "call_method", "new_empty", args, kwargs
     if name == "__setitem__":
         return "call_function", operator.setitem, args, {}
     special = _operator(name, args, kwargs)

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd import Function
+from torch.autograd import Function, Variable
+from torch.distributions import Distribution
 
 
 @contextmanager
@@ -93,41 +94,77 @@ def lengths() -> Iterator[None]:
 
 
 @contextmanager
-def uncached() -> Iterator[None]:
-    """Inside, functions of modules that remember their results compute them anew.
-
-    What they remember may be a size or a tensor of another run. Those of Python's own library and
-    of torch know nothing of a model.
-    """
-    apart = (*sys.stdlib_module_names, "torch", "planner")
-    changed: list[tuple[dict[str, Any], str, Any]] = []
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in apart and name != "__main__":
-            continue
-        names = getattr(module, "__dict__", {})
-        for key, value in list(names.items()):
-            if type(value) is _CACHED:
-                changed.append((names, key, value))
-                names[key] = _computing(value)
+def unchecked() -> Iterator[None]:
+    """Inside, distributions are made without a look at the values of their parameters."""
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
     try:
         yield
     finally:
-        for names, key, value in changed:
-            names[key] = value
+        Distribution.set_default_validate_args(before)
 
 
-_CACHED = type(functools.lru_cache(lambda: None))
+@contextmanager
+def uncached() -> Iterator[None]:
+    """Inside, functions that keep their results compute them again, but for those of mere names.
+
+    A kept result may be a size or a tensor of another run.
+    """
+    found = _caches(len(sys.modules))
+    for module, name, kept in found:
+        setattr(module, name, _recomputed(kept))
+    try:
+        yield
+    finally:
+        for module, name, kept in found:
+            setattr(module, name, kept)
 
 
-def _computing(cached: Any) -> Callable[..., Any]:
-    @functools.wraps(cached)
-    def compute(*args: Any, **kwargs: Any) -> Any:
+def _recomputed(kept: Any) -> Callable[..., Any]:
+    @functools.wraps(kept)
+    def function(*args: Any, **kwargs: Any) -> Any:
         if all(isinstance(one, (str, bool, type(None))) for one in (*args, *kwargs.values())):
-            return cached(*args, **kwargs)  # such as whether a library is there
-        return cached.__wrapped__(*args, **kwargs)
+            return kept(*args, **kwargs)  # such as whether a library is there
+        return kept.__wrapped__(*args, **kwargs)
 
-    compute.__dict__.update(cache_clear=cached.cache_clear, cache_info=cached.cache_info)
-    return compute
+    function.__dict__.update(cache_clear=kept.cache_clear, cache_info=kept.cache_info)
+    return function
+
+
+@functools.lru_cache(maxsize=1)
+def _caches(_modules: int) -> list[tuple[types.ModuleType, str, Any]]:
+    """(module, name, function) of the functions with a cache that a forward may call.
+
+    The argument is their number: when more are imported, they are searched as well.
+    """
+    return [
+        (module, name, value)
+        for path, module in list(sys.modules.items())
+        if path.partition(".")[0] not in _BENEATH
+        for name, value in list(getattr(module, "__dict__", {}).items())
+        if type(value) is _Cache
+    ]
+
+
+_Cache = type(functools.lru_cache(len))
+# Their functions are not recorded, so they see plain numbers.
+_BENEATH = frozenset((*sys.stdlib_module_names, "torch", __name__.partition(".")[0])) - {"__main__"}
+
+
+@contextmanager
+def variables() -> Iterator[None]:
+    """Inside, a tensor wrapped in the ``Variable`` of old is detached by a function that shows."""
+    plain = Variable.__new__
+
+    def detached(_kind: type, data: torch.Tensor, requires_grad: bool = False, **_: Any) -> Any:
+        made = data.detach()
+        return made.requires_grad_() if requires_grad else made
+
+    Variable.__new__ = detached  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        Variable.__new__ = plain  # type: ignore[method-assign]
 
 
 @contextmanager

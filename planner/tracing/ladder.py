@@ -61,6 +61,8 @@ def recover_leaves(model: nn.Module) -> dict[int, Leaf]:
 class Recordings:
     """Captures of all modules by a recorded run, made when first asked for.
 
+    ``stopped`` is what stopped the run in one mode, where that in the other stands for both.
+
     Args:
         model: the model's skeleton: parameters lack data, buffers have what the forward reads.
         args, kwargs: the example's arguments.
@@ -82,6 +84,7 @@ class Recordings:
         self._made: dict[str, Capture] | None = None
         self._fake: dict[bool, bool] = {}
         self._last: tuple[list[dict[str, list[Recorded]]], frozenset[str]] = ([], frozenset())
+        self.stopped: TraceError | None = None
 
     def capture(self, module: nn.Module) -> Capture | None:
         """The capture of ``module``; None if the run never called it, or inlined it.
@@ -126,6 +129,7 @@ class Recordings:
         errors = [error for error in found if isinstance(error, TraceError)]
         if not runs:
             raise next((error for error in errors if error.plannable), errors[0])
+        self.stopped = next(iter(errors), None)
         return [runs[0], runs[-1]]
 
     def _attempt(

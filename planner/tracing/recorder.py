@@ -13,6 +13,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -49,11 +50,27 @@ from planner.tracing.extents import (
     watching,
 )
 from planner.tracing.faults import UnseenError
-from planner.tracing.functions import function_of, is_in_place, run_leaf, shaped, tensors_in
-from planner.tracing.interception import applications, calls, lengths, quiet, wholes
+from planner.tracing.functions import (
+    function_of,
+    is_in_place,
+    run_leaf,
+    shaped,
+    tensors_in,
+    typed,
+)
+from planner.tracing.interception import (
+    applications,
+    calls,
+    lengths,
+    quiet,
+    unchecked,
+    variables,
+    wholes,
+)
+from planner.tracing.known import READS, known_value
 from planner.tracing.likeness import text_of
-from planner.tracing.nesting import refuse_nesting
 from planner.tracing.naming import NAME, local_variables
+from planner.tracing.nesting import refuse_nesting
 from planner.tracing.norms import DECOMPOSED
 from planner.tracing.packing import SHAPES
 from planner.tracing.values import is_literal
@@ -196,6 +213,7 @@ class _Recorder(TorchFunctionMode):
         self.paths: dict[int, str] = {}
         for path, module in model.named_modules(remove_duplicate=False):
             self.paths.setdefault(id(module), path)
+        self.weights = frozenset(map(id, model.parameters()))
         self.frames: list[_Frame] = []
         self.finished: list[_Frame] = []
         self.paused = False
@@ -204,11 +222,13 @@ class _Recorder(TorchFunctionMode):
 
     def run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, list[Recorded]]:
         watched = (
+            variables(),
             calls(self.called),
             applications(self.applied),
             wholes(SHAPES, self.whole),
             lengths(),
             quiet(),
+            unchecked(),
             watching(self.decided),
             remembering(self.model),
         )
@@ -223,7 +243,7 @@ class _Recorder(TorchFunctionMode):
     def called(self, module: nn.Module, args: Any, kwargs: Any, run: Callable[..., Any]) -> Any:
         """What ``module(*args, **kwargs)`` does; ``run`` is what it would do unrecorded."""
         path = self.paths.get(id(module))
-        if self.paused or path is None or path in self.inlined:
+        if self.paused or path is None or path in self.inlined or self.reweighted(module):
             # Made on the fly, or a part of the forward that calls it.
             return run(module, *args, **kwargs)
         frame = self.frames[-1]
@@ -235,14 +255,22 @@ class _Recorder(TorchFunctionMode):
         node = frame.graph.call_module(
             local, self.to_argument(args), self.to_argument(kwargs) or None
         )
-        if path in self.leaves:
-            with self.pause():
-                result = run_leaf(module, plain(args), plain(kwargs))
-        else:
-            result = self.enter(module, args, kwargs)
+        try:
+            if path in self.leaves:
+                with self.pause():
+                    result = run_leaf(module, plain(args), plain(kwargs))
+            else:
+                result = self.enter(module, args, kwargs)
+        except Exception:  # the caller may expect it, and go another way
+            frame.graph.erase_node(node)
+            raise
         result = self.fresh(result, (args, kwargs))
         frame.learn(result, node, detached=frame.context.gradients and not torch.is_grad_enabled())
         return result if path in self.leaves else _hooked(module, args, kwargs, result)
+
+    def reweighted(self, module: nn.Module) -> bool:
+        """Whether the caller has given ``module`` other weights, as functional calls do."""
+        return not self.weights.issuperset(map(id, module.parameters()))
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run ``module``'s forward in a frame of its own."""
@@ -286,8 +314,10 @@ class _Recorder(TorchFunctionMode):
         """
         for name, value in module._buffers.items():
             before = buffers.get(name)
-            if value is not None and before is not None and value is not before:
-                if plain(value.shape) != plain(before.shape):
+            if name in module._non_persistent_buffers_set and before is None:
+                continue  # a cache that starts empty
+            if value is not None and name in buffers and value is not before:
+                if before is not None and plain(value.shape) != plain(before.shape):
                     if name not in module._non_persistent_buffers_set:
                         raise UnseenError(f"its buffer {name!r} gets another shape")
                     continue
@@ -325,6 +355,9 @@ class _Recorder(TorchFunctionMode):
         if name in _UNFOLDED:
             with self:
                 return _UNFOLDED[name](*args, **kwargs)
+        known = known_value(self.frames[-1].nodes.get(id(args[0]))) if name in READS else None
+        if known is not None:
+            return getattr(known, name)()
         changes = is_in_place(func)
         if changes and args and _is_parameter(args[0]):
             raise UnseenError("it changes a parameter in place, which may be a generated one")
@@ -467,7 +500,10 @@ class _Recorder(TorchFunctionMode):
         if frame.device is None:
             tensor = next((one for one in frame.kept if isinstance(one, torch.Tensor)), None)
             if tensor is None:
-                tensor = next(frame.module.parameters(), None)
+                module = frame.module
+                tensor = next(chain(module.parameters(), module.buffers()), None)
+            if tensor is None and len(self.frames) > 1:
+                raise InlineError(frame.path, "it has no tensor to read the device off")
             if tensor is None:
                 return value
             frame.device = frame.graph.call_function(getattr, (self.tensor(tensor), "device"))
@@ -498,6 +534,8 @@ class _Recorder(TorchFunctionMode):
         frame = self.frames[-1]
         if is_functorch_wrapped_tensor(value):
             raise UnseenError("it maps or derives a function, as torch.vmap and torch.func do")
+        if value.is_meta:
+            raise UnseenError("a tensor is made where no function of torch shows")
         if type(value) is not torch.Tensor:
             raise UnseenError("a tensor that was computed elsewhere is read")
         name = f"constant{len(frame.constants)}"
@@ -552,6 +590,7 @@ def _rows(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
 
 # Recorded as what they are made of, by name: torch has more than one object for a function.
 _UNFOLDED: dict[str, Callable[..., Any]] = {
+    "type": typed,
     **{function.__name__: made_of for function, made_of in DECOMPOSED.items()},
     "__iter__": _rows,
     "_is_all_true": torch.Tensor.all,

@@ -42,12 +42,16 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    """One call: arguments before it, and after it if it changed them, and what it left behind."""
+    """One call: arguments before it, and after it if it changed them, and what it left behind.
+
+    ``begun`` and ``random`` are the random generator's states before and after.
+    """
 
     module: nn.Module
     before: Any
     after: Any
     output: Any
+    begun: torch.Tensor
     random: torch.Tensor
 
 
@@ -141,10 +145,12 @@ class Checker:
         versions = [tensor._version for tensor in tensors((args, kwargs))]
         entry = _State.of(module) if capture is not None else None
         made: list[_Recorded] | None = [] if capture is not None else None
+        begun = torch.get_rng_state()
         output = self._enter(made, forward, args, kwargs)
         changed = versions != [tensor._version for tensor in tensors((args, kwargs))]
         after = snapshot((args, kwargs)) if changed else None
-        recorded = _Recorded(module, before, after, snapshot(output), torch.get_rng_state())
+        random = begun, torch.get_rng_state()
+        recorded = _Recorded(module, before, after, snapshot(output), *random)
         if capture is not None and entry is not None and self.difference is None:
             self._check(capture, recorded, entry, made or [])
         if calls is not None:
@@ -307,6 +313,8 @@ class _Replay(_Unstopped):
         if self.fetch_attr(target) is not recorded.module or difference(
             recorded.before, (args, kwargs)
         ):
+            raise _OtherCallError
+        if not torch.equal(recorded.begun, torch.get_rng_state()):
             raise _OtherCallError
         if recorded.after is not None:
             pairs = zip(tensors((args, kwargs)), tensors(recorded.after), strict=True)

@@ -78,6 +78,8 @@ class _ModuleTracer(torch.fx.Tracer):
         return True
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        if any(isinstance(weight, torch.fx.Proxy) for weight in m.parameters()):
+            raise _UntraceableError("it calls a module with weights that it computes")
         if m not in (self.submodule_paths or {}):
             # A module made on the fly, such as a slice of a Sequential: its children are ours.
             return m.forward(*args, **kwargs)
@@ -138,14 +140,21 @@ def capture(module: nn.Module, call: Call, path: str) -> Capture:
         for training in (True, False):
             module.train(training)
             before, buffers = set(module.__dict__), dict(module._buffers)
+            random = torch.get_rng_state()
             try:
                 graph = _ModuleTracer(call).trace(module)
+                if not torch.equal(random, torch.get_rng_state()):
+                    raise _UntraceableError("it draws random numbers, which a trace does not see")
                 _refuse_objects(graph)
             except Exception as error:  # anything may come out of a user's forward
                 raise fault(module, path, error) from error
             finally:
                 assigned, module._buffers = module._buffers, buffers
-            _record_assignments(graph, assigned)
+            caches = {name for name, value in buffers.items() if value is None}
+            caches &= module._non_persistent_buffers_set
+            _record_assignments(
+                graph, {name: one for name, one in assigned.items() if name not in caches}
+            )
             _collect_constants(module, graph, sorted(set(module.__dict__) - before), constants)
             graphs.append(graph)
     finally:
@@ -159,10 +168,15 @@ def _refuse_objects(graph: torch.fx.Graph) -> None:
     """Stop where a graph passes, makes or returns what a program cannot hold.
 
     Raises:
-        TypeError: an argument is no literal, or a function has no public name.
+        TypeError: an argument is no literal, a function has no public name, or a method or an
+            attribute is none that a program may use.
     """
     for node in graph.nodes:
         to_value((node.args, dict(node.kwargs)))
+        if node.op == "call_method" and not operations.is_method(str(node.target)):
+            raise TypeError(f"{node.target!r} is not a method that a program may use")
+        if node.target is getattr and node.args[1] not in operations.ATTRIBUTES:
+            raise TypeError(f"{node.args[1]!r} is not an attribute that a program may read")
         if node.op == "call_function" and not _known(node.target):
             raise TypeError(f"{node.target!r} has no public name")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 import numbers
 from typing import Any, Literal
@@ -55,6 +56,8 @@ def _atom(argument: Any) -> Value:
     if isinstance(argument, numbers.Real):
         number = float(argument)
         return number if math.isfinite(number) else Special("float", repr(number))
+    if isinstance(argument, complex) and cmath.isfinite(argument):
+        return Special("complex", repr(argument))
     if argument is Ellipsis:
         return Special("ellipsis", "...")
     if isinstance(argument, torch.device):

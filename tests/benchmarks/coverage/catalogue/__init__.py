@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from benchmarks.coverage.case import Case
 
-LIBRARIES = ("torch", "torchvision", "timm", "transformers")
+LIBRARIES = ("torch", "torchvision", "timm", "transformers", "written")
 
 
 def find(
