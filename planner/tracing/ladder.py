@@ -10,7 +10,8 @@ called in two ways, or captured graphs do not run), all modules are recorded.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ from planner.tracing.recorder import (
     record,
 )
 from planner.tracing.recovery import is_torch_leaf, recover
+from planner.tracing.repeats import Repeats, likeness
 from planner.tracing.skeletons import copy_with, runs_in_order
 from planner.tracing.symbolic import capture
 
@@ -311,6 +313,10 @@ class _Ladder:
         self.captures: dict[int, Capture] = {}
         self.calls: dict[int, Call] = {}
         self.queue: list[nn.Module] = []
+        # What the trace of a module led to, if to anything, serves all modules that are like it.
+        self.traced: Repeats[tuple[Capture | None]] = Repeats(
+            model, _modes(model), frozenset(("training",))
+        )
 
     def called(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Note a call of ``module``; what it is captured for must serve all of them."""
@@ -337,10 +343,20 @@ class _Ladder:
         """The symbolic trace of ``module``, if there is one to trust."""
         if type(module) in self.distrusted:
             return None
-        try:
-            return capture(module, self.calls[id(module)], self.paths[id(module)])
-        except TraceError:
-            return None
+        call = self.calls[id(module)]
+        known = likeness((call.inputs, call.constants))
+        found = self.traced.find(module, known)
+        if found is not None:
+            return None if found[0] is None else replace(found[0], call=call)
+        captured = None
+        with self.traced.running(module, known) as keep:
+            try:
+                captured = capture(module, call, self.paths[id(module)], self.traced.watching)
+            except TraceError:
+                pass
+            if captured is None or not captured.constants:
+                keep((captured,))
+        return captured
 
     def climb(self, module: nn.Module) -> None:
         """Capture ``module`` by the first rung that can."""
@@ -354,6 +370,18 @@ class _Ladder:
                 if node.op == "call_module":
                     child = module.get_submodule(str(node.target))
                     self.called(child, node.args, node.kwargs)
+
+
+def _modes(model: nn.Module) -> dict[int, Hashable]:
+    """The flags of every module when the model trains, and when it does not."""
+    mode = model.training
+    flags: dict[int, Hashable] = {}
+    for training in (True, False):
+        model.train(training)
+        for module in model.modules():
+            flags[id(module)] = flags.get(id(module), ()), module.training
+    model.train(mode)
+    return flags
 
 
 def _union(module: nn.Module, one: Call, other: Call, path: str) -> Call:

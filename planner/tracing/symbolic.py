@@ -12,6 +12,7 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from planner.tracing.calls import Call, Capture, Context
 from planner.tracing.faults import fault
 from planner.tracing.norms import DECOMPOSED
 from planner.tracing.values import to_value
+
+Watching = Callable[[], AbstractContextManager[None]]
 
 _STRIPPED = {"torch._assert", "builtins.print"}
 
@@ -58,10 +61,11 @@ for (
 class _ModuleTracer(torch.fx.Tracer):
     """Children are leaves; functions of the model's own library are traced through."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, watching: Watching) -> None:
         super().__init__(param_shapes_constant=True)
         self.proxy_buffer_attributes = True
         self.call = call
+        self.watching = watching
         self.context = Context.now()
 
     def proxy(self, node: torch.fx.Node) -> torch.fx.Proxy:
@@ -98,7 +102,8 @@ class _ModuleTracer(torch.fx.Tracer):
         arguments: dict[str, Any] = {**dict(self.call.constants), **proxies}
 
         def forward(root: nn.Module) -> Any:
-            return root_fn(root, **arguments)
+            with self.watching():
+                return root_fn(root, **arguments)
 
         return forward, [self.root]
 
@@ -112,8 +117,10 @@ def _known(target: Any) -> bool:
     )
 
 
-def capture(module: nn.Module, call: Call, path: str) -> Capture:
-    """Trace ``module``'s own forward in both modes.
+def capture(
+    module: nn.Module, call: Call, path: str, watching: Watching = nullcontext
+) -> Capture:
+    """Trace ``module``'s own forward in both modes; it runs inside ``watching``.
 
     Raises:
         TraceError: with the module's path and the file and line of the statement that stops it.
@@ -128,7 +135,7 @@ def capture(module: nn.Module, call: Call, path: str) -> Capture:
             module.train(training)
             before, buffers = set(module.__dict__), dict(module._buffers)
             try:
-                graph = _ModuleTracer(call).trace(module)
+                graph = _ModuleTracer(call, watching).trace(module)
                 _refuse_objects(graph)
             except Exception as error:  # anything may come out of a user's forward
                 raise fault(module, path, error) from error
