@@ -72,7 +72,7 @@ def verify(
     evidence = Evidence()
 
     def run(given: Any, size: int, training: bool, *, refusals: bool = False) -> _Run:
-        twins = (_twin(model, weights).train(training) for _ in range(3))
+        twins = (_twin(model, weights).train(training) for _ in range(4))
         return _run(twins, captures, values, given, size, evidence, refusals=refusals)
 
     first = next((leaf for leaf in leaves(inputs) if isinstance(leaf, torch.Tensor)), None)
@@ -129,6 +129,7 @@ def _run(
     evidence: Evidence,
     *,
     refusals: bool,
+    whole: bool = False,
 ) -> _Run:
     """Check all modules in one run of a twin.
 
@@ -136,15 +137,18 @@ def _run(
         TraceError: a graph differs, unless ``refusals`` are allowed and it was recorded.
     """
     twin = next(twins)
-    checker = Checker(twin, _fitted(twin, captures), refusals=refusals)
+    checker = Checker(twin, _fitted(twin, captures), refusals=refusals, whole=whole)
     raised = None
-    with _undisturbed(size), torch.no_grad(), values:
+    with _undisturbed(size), torch.no_grad(), values, checker.watching():
         try:
             args, kwargs = map_tensors(inputs, _filled)
             twin(*args, **kwargs)
         except Exception as error:  # noqa: BLE001  anything may come out of a user's forward
             raised = type(error).__name__
     found = checker.difference
+    if checker.skipped and (found is not None or checker.refused or raised is not None):
+        again = twins, captures, values, inputs, size, evidence
+        return _run(*again, refusals=refusals, whole=True)
     evidence.idle |= checker.idle
     for place, pairs in checker.pairs.items():
         evidence.pairs.setdefault(place, set()).update(pairs)
