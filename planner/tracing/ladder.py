@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +28,7 @@ from planner.tracing.decisions import explored
 from planner.tracing.extents import Place
 from planner.tracing.faults import fault, is_refusal
 from planner.tracing.functions import map_tensors
+from planner.tracing.keys import likeness
 from planner.tracing.likeness import follow_dtypes, text_of
 from planner.tracing.recorder import (
     InlineError,
@@ -35,7 +37,7 @@ from planner.tracing.recorder import (
     record,
 )
 from planner.tracing.recovery import is_torch_leaf, recover
-from planner.tracing.repeats import Repeats, likeness
+from planner.tracing.repeats import Repeats
 from planner.tracing.skeletons import copy_with, runs_in_order
 from planner.tracing.symbolic import capture
 
@@ -350,10 +352,8 @@ class _Ladder:
             return None if found[0] is None else replace(found[0], call=call)
         captured = None
         with self.traced.running(module, known) as keep:
-            try:
+            with suppress(TraceError):
                 captured = capture(module, call, self.paths[id(module)], self.traced.watching)
-            except TraceError:
-                pass
             if captured is None or not captured.constants:
                 keep((captured,))
         return captured

@@ -56,9 +56,10 @@ from planner.tracing.functions import (
     tensors_in,
 )
 from planner.tracing.interception import applications, calls, lengths, quiet
+from planner.tracing.keys import attributes, is_made_of_tensors, likeness
 from planner.tracing.likeness import text_of
 from planner.tracing.norms import DECOMPOSED
-from planner.tracing.repeats import Repeats, attributes, is_made_of_tensors, likeness
+from planner.tracing.repeats import Repeats
 from planner.tracing.values import is_literal
 
 
@@ -243,8 +244,8 @@ class _Recorder(TorchFunctionMode):
         """Enter ``module``, or do again what came of a module that is like it."""
         path = self.paths[id(module)]
         given = args, kwargs
-        call = likeness(given)
-        call = call and (call, Context.now())
+        alike = likeness(given)
+        call = None if alike is None else (alike, Context.now())
         found = self.repeats.find(module, call, lambda run: run.serves(path, self.inlined))
         if found is not None:
             for part, recorded in found.made:
@@ -258,7 +259,9 @@ class _Recorder(TorchFunctionMode):
             alone = all(f"{part}.".startswith(f"{path}.") for part, _ in made)
             alone &= not any(recorded.constants for _, recorded in made)
             alone &= versions == [one._version for one in tensors_in(given)]
-            own = {id(one) for one in tensors_in((given, [*module.parameters(), *module.buffers()]))}
+            own = {
+                id(one) for one in tensors_in((given, [*module.parameters(), *module.buffers()]))
+            }
             alone &= not any(id(one) in own for one in tensors_in(result))
             if alone and is_made_of_tensors(result):
                 keep(_Run(path, made, self.inlined, result))

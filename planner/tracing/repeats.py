@@ -13,7 +13,6 @@ containers that it reads; nor where a class has attribute access of its own.
 
 from __future__ import annotations
 
-import functools
 import sys
 import types
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -24,119 +23,12 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
+from planner.tracing.keys import attribute, attributes, key_of, look, placed
+
 T = TypeVar("T")
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 _STRUCTURE = frozenset(("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"))
 _MACHINERY = nn.Module.__init__.__code__.co_filename
-_DEPTH = 16
-
-
-@dataclass(frozen=True, slots=True)
-class _Object:
-    """Something that is compared by identity, or by where in a block it stands."""
-
-    id: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Something that stands in a block, at the position ``index``."""
-
-    index: int
-
-
-class _Missing:
-    """The value of an attribute that an instance does not have."""
-
-
-class _UnlikeError(Exception):
-    """Of a value nobody can tell whether another is like it."""
-
-
-def _key(value: Any, kept: list[Any], depth: int = 0) -> Hashable:
-    """What two values have in common that make a forward go the same way."""
-    kind = type(value)
-    if kind in _PLAIN:
-        return kind, repr(value) if kind in (float, complex) else value
-    if depth < _DEPTH:
-        if kind in (tuple, list):
-            return kind, tuple(_key(item, kept, depth + 1) for item in value)
-        if isinstance(value, dict):
-            pairs = value.items()
-            deep = depth + 1
-            return kind, tuple((_key(k, kept, deep), _key(v, kept, deep)) for k, v in pairs)
-        if kind is functools.partial:
-            parts = (value.func, value.args, value.keywords)
-            return kind, tuple(_key(part, kept, depth + 1) for part in parts)
-        if kind is types.MethodType:
-            return kind, tuple(_key(part, kept) for part in (value.__func__, value.__self__))
-    kept.append(value)
-    if isinstance(value, torch.Tensor):
-        return _like(value), _Object(id(value))
-    return _Object(id(value))
-
-
-def _like(tensor: torch.Tensor) -> Hashable:
-    """What two tensors may have in common but for their values."""
-    stride = tensor.stride() if tensor.layout is torch.strided else ()
-    device = str(tensor.device)
-    return type(tensor), tensor.shape, stride, tensor.dtype, tensor.requires_grad, device
-
-
-def likeness(value: Any) -> Hashable:
-    """What two calls' arguments have in common if they are alike; None if nobody can tell.
-
-    Tensors are alike but for their values.
-    """
-    kept: dict[int, int] = {}
-
-    def key(item: Any) -> Hashable:
-        if isinstance(item, torch.Tensor):
-            return _like(item), kept.setdefault(id(item), len(kept))
-        if isinstance(item, (int, float)) or type(item) in _PLAIN:
-            return type(item), repr(item)
-        if type(item) in (tuple, list):
-            return type(item), tuple(map(key, item))
-        if type(item) is slice:
-            return slice, tuple(map(key, (item.start, item.stop, item.step)))
-        if type(item) is dict:
-            return dict, tuple((key(name), key(part)) for name, part in item.items())
-        raise _UnlikeError
-
-    try:
-        return key(value)
-    except _UnlikeError:
-        return None
-
-
-def is_made_of_tensors(value: Any) -> bool:
-    """Whether ``value`` is tensors in nested tuples, lists and dicts, and None."""
-    if type(value) in (tuple, list, dict):
-        return all(map(is_made_of_tensors, value.values() if type(value) is dict else value))
-    # A fake tensor may have a value after all, which is its own.
-    known = getattr(value, "constant", None) is not None
-    return value is None or (isinstance(value, torch.Tensor) and not known)
-
-
-def _moved(key: Any, positions: Mapping[int, int]) -> Any:
-    """``key`` with places for what stands in the block."""
-    if type(key) is _Object:
-        return _Place(positions[key.id]) if key.id in positions else key
-    if type(key) is tuple:
-        return tuple(_moved(part, positions) for part in key)
-    return key
-
-
-def attributes(module: nn.Module) -> dict[str, Any]:
-    """The attributes of ``module`` itself, read unseen."""
-    found: dict[str, Any] = object.__getattribute__(module, "__dict__")
-    return found
-
-
-def _attribute(module: nn.Module, name: str) -> Any:
-    """What ``module`` itself holds under ``name``: what its class does goes with its type."""
-    return attributes(module).get(name, _Missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +67,7 @@ class _Frame:
     def unchanged(self) -> bool:
         """Whether everything that was read has the value that it had."""
         return all(
-            _key(_attribute(self.owners[owner], name), self.kept) == key
+            key_of(attribute(self.owners[owner], name), self.kept) == key
             for (owner, name), key in self.reads.items()
         )
 
@@ -216,11 +108,11 @@ class Repeats(Generic[T]):
         self._frames: list[_Frame] = []
         counts: dict[int, int] = {}
         for module in model.modules():
-            kind = self._kind(module)
+            kind = self.kind(module)
             counts[kind] = counts.get(kind, 0) + 1
         self._repeated = {kind for kind, count in counts.items() if count > 1}
 
-    def _kind(self, module: nn.Module) -> int:
+    def kind(self, module: nn.Module) -> int:
         """A number that modules share if they look alike, all that is in them included."""
         known = self._kinds.get(id(module))
         if known is None:
@@ -230,11 +122,11 @@ class Repeats(Generic[T]):
                 type(module) if _is_seen(type(module)) else id(module),
                 self._marks.get(id(module)),
                 tuple(
-                    tuple((name, one if one is None else _like(one)) for name, one in of.items())
+                    tuple((name, one if one is None else look(one)) for name, one in of.items())
                     for of in (module._parameters, module._buffers, held)
                 ),
                 tuple(
-                    (name, child if child is None else self._kind(child))
+                    (name, child if child is None else self.kind(child))
                     for name, child in module._modules.items()
                 ),
             )
@@ -256,7 +148,7 @@ class Repeats(Generic[T]):
                         objects.append(one)
                     order.append(positions[id(one)])
             # The order says which of them are one and the same.
-            block = _Block((self._kind(module), tuple(order)), objects, positions)
+            block = _Block((self.kind(module), tuple(order)), objects, positions)
             self._blocks[id(module)] = block
         return block
 
@@ -292,7 +184,7 @@ class Repeats(Generic[T]):
     def running(self, module: nn.Module, call: Hashable) -> Iterator[Callable[[T], None]]:
         """Note what the forward of ``module`` reads inside; what is given came of it."""
         if call is None or not self.repeated(module):
-            yield lambda value: None
+            yield list[T]().append
             return
         frame, results = _Frame(), list[T]()
         self._frames.append(frame)
@@ -305,7 +197,7 @@ class Repeats(Generic[T]):
         if results and not frame.spoilt and frame.unchanged():
             block = self._block(module)
             reads = tuple(
-                (frame.owners[one], block.positions.get(one), name, _moved(key, block.positions))
+                (frame.owners[one], block.positions.get(one), name, placed(key, block.positions))
                 for (one, name), key in frame.reads.items()
             )
             made = _Made(results[0], reads, frame.kept)
@@ -323,7 +215,7 @@ class Repeats(Generic[T]):
         if name == "__dict__":
             frame.spoilt |= reader.f_code.co_filename != _MACHINERY
         elif not name.startswith("__"):
-            frame.add(module, name, _key(_attribute(module, name), frame.kept))
+            frame.add(module, name, key_of(attribute(module, name), frame.kept))
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -343,15 +235,31 @@ class Repeats(Generic[T]):
             self.spoil()
             delete(module, name)
 
-        setattr(nn.Module, "__getattribute__", get)
-        setattr(nn.Module, "__setattr__", put)
-        setattr(nn.Module, "__delattr__", drop)
+        nn.Module.__getattribute__ = get  # type: ignore[method-assign,assignment]
+        nn.Module.__setattr__ = put  # type: ignore[method-assign]
+        nn.Module.__delattr__ = drop  # type: ignore[method-assign]
         try:
             yield
         finally:
             del nn.Module.__getattribute__
-            setattr(nn.Module, "__setattr__", write)
-            setattr(nn.Module, "__delattr__", delete)
+            nn.Module.__setattr__ = write  # type: ignore[method-assign]
+            nn.Module.__delattr__ = delete  # type: ignore[method-assign]
+
+
+def distinct_parameters(model: nn.Module) -> int:
+    """Parameters of ``model``; of modules that look alike, those of one alone."""
+    kinds = Repeats[None](model)
+    seen: set[int] = set()
+
+    def count(module: nn.Module) -> int:
+        kind = kinds.kind(module)
+        if kind in seen:
+            return 0
+        seen.add(kind)
+        own = sum(one.numel() for one in module._parameters.values() if one is not None)
+        return own + sum(count(child) for child in module.children())
+
+    return count(model)
 
 
 def _is_seen(kind: type[nn.Module]) -> bool:
@@ -366,8 +274,8 @@ def _read_again(made: _Made[Any], block: _Block) -> _Frame | None:
     frame = _Frame()
     for outsider, place, name, wanted in made.reads:
         owner = outsider if place is None else block.objects[place]
-        key = _key(_attribute(owner, name), frame.kept)
-        if _moved(key, block.positions) != wanted:
+        key = key_of(attribute(owner, name), frame.kept)
+        if placed(key, block.positions) != wanted:
             return None
         frame.add(owner, name, key)
     return frame

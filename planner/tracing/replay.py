@@ -24,8 +24,9 @@ from planner.tracing.calls import Capture, arguments_of, as_graphs
 from planner.tracing.checks import DECISION, checked_by
 from planner.tracing.extents import Place
 from planner.tracing.functions import map_tensors
+from planner.tracing.keys import is_made_of_tensors, likeness
 from planner.tracing.nested import difference, snapshot, tensors
-from planner.tracing.repeats import Repeats, is_made_of_tensors, likeness
+from planner.tracing.repeats import Repeats
 from planner.tracing.shapes import marks
 
 Forward = Callable[..., Any]

@@ -15,7 +15,8 @@ from torch import nn
 
 from planner.tracing.calls import Capture, arguments_of, as_graphs
 from planner.tracing.functions import map_tensors, run_leaf, shaped
-from planner.tracing.repeats import Repeats, likeness
+from planner.tracing.keys import likeness
+from planner.tracing.repeats import Repeats
 from planner.tracing.skeletons import runs_in_order
 
 Captures = Mapping[int, Capture]
@@ -130,7 +131,6 @@ def propagate(
     tensors: set[torch.fx.Node],
 ) -> Any:
     """Run ``module`` on meta tensors, by the captured graphs of its present mode."""
-
     repeats: Repeats[Any] = Repeats(module, marks(captures))
 
     def interpreter(module: nn.Module, graph: torch.fx.Graph, captures: Captures) -> Hierarchy:

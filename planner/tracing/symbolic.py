@@ -117,9 +117,7 @@ def _known(target: Any) -> bool:
     )
 
 
-def capture(
-    module: nn.Module, call: Call, path: str, watching: Watching = nullcontext
-) -> Capture:
+def capture(module: nn.Module, call: Call, path: str, watching: Watching = nullcontext) -> Capture:
     """Trace ``module``'s own forward in both modes; it runs inside ``watching``.
 
     Raises:

@@ -27,13 +27,16 @@ from planner.tracing.checks import Evidence, pin, settle, undecided
 from planner.tracing.extents import Place
 from planner.tracing.functions import map_tensors
 from planner.tracing.nested import difference, leaves
+from planner.tracing.repeats import distinct_parameters
 from planner.tracing.replay import Checker
 from planner.tracing.resizing import Group, extremes, groups, resized
 from planner.tracing.shapes import run_captured
 from planner.tracing.weights import RandomWeights
 
 LIMIT = 500_000_000
-"""Parameters beyond which a model is not run: it would take minutes."""
+"""Parameters, of blocks that look alike those of one, beyond which a model is not run: it would
+take minutes. Nor is one that has four times as many in all, since blocks may be less alike than
+they look."""
 
 
 def verify(
@@ -63,7 +66,7 @@ def verify(
     Raises:
         TraceError: a module's graph differs from its forward; the innermost such module is named.
     """
-    reason = _obstacle(model)
+    reason = obstacle(model)
     if reason is not None:
         return Verification(reason=reason), Evidence()
     weights = _without_data(model)
@@ -108,10 +111,10 @@ def verify(
     return replace(known, free=names, fixed=held), evidence
 
 
-def _obstacle(model: nn.Module) -> str | None:
+def obstacle(model: nn.Module) -> str | None:
     """Why ``model`` cannot be run."""
     count = sum(parameter.numel() for parameter in model.parameters())
-    if count > LIMIT:
+    if count > LIMIT and (count > 4 * LIMIT or distinct_parameters(model) > LIMIT):
         return f"{count:,} parameters are more than {LIMIT:,}"
     for path, module in model.named_modules():
         for name, value in (*module._buffers.items(), *module.__dict__.items()):
