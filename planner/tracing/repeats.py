@@ -236,7 +236,7 @@ class Repeats(Generic[T]):
             delete(module, name)
 
         nn.Module.__getattribute__ = get  # type: ignore[method-assign,assignment]
-        nn.Module.__setattr__ = put  # type: ignore[method-assign]
+        nn.Module.__setattr__ = put  # type: ignore[method-assign,assignment]
         nn.Module.__delattr__ = drop  # type: ignore[method-assign]
         try:
             yield
