@@ -28,6 +28,7 @@ from planner.tracing.recovery import without_defaults
 from planner.tracing.shapes import propagate
 from planner.tracing.skeletons import refuse_names, refuse_unseen, without_data
 from planner.tracing.values import is_literal, to_value
+from planner.tracing.verification import obstacle
 from planner.tracing.verification import verify as verified
 
 __all__ = ["outline", "trace"]
@@ -81,7 +82,7 @@ def trace(
     recordings = Recordings(skeleton, *given, frozenset(leaves))
     # A symbolic trace may be wrong and not fail: without verification, none is trusted.
     everything = frozenset(map(type, skeleton.modules()))
-    distrusted = frozenset() if verify else everything
+    distrusted = frozenset() if verify and obstacle(model) is None else everything
     while True:
         captures, outputs, tensors = _captured(skeleton, given, leaves, recordings, distrusted)
         verification, evidence = Verification(reason="it was not asked for"), Evidence()
@@ -121,7 +122,7 @@ def outline(
     model: nn.Module,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
-    obstacle: str,
+    reason: str,
     *,
     origins: Origins | None = None,
 ) -> Program:
@@ -131,7 +132,7 @@ def outline(
         model: as for :func:`trace`.
         args: as for :func:`trace`.
         kwargs: as for :func:`trace`.
-        obstacle: what stops the capture.
+        reason: what stops the capture.
         origins: as for :func:`trace`.
     """
     skeleton = without_data(model)
@@ -142,7 +143,7 @@ def outline(
     definitions, root = fold(block, _positional_names)
     inputs = tuple(_spec(tensor) for tensor in tensors_in((tuple(args), dict(kwargs))))
     shortened = tuple(_shortened(definition) for definition in definitions)
-    return Program(shortened, root, inputs, (), obstacle=obstacle)
+    return Program(shortened, root, inputs, (), obstacle=reason)
 
 
 def _captured(

@@ -9,8 +9,11 @@ called in two ways, or captured graphs do not run), all modules are recorded.
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,6 +29,7 @@ from planner.tracing.decisions import explored
 from planner.tracing.extents import Place
 from planner.tracing.faults import fault, is_refusal
 from planner.tracing.functions import map_tensors
+from planner.tracing.keys import likeness
 from planner.tracing.likeness import follow_dtypes, text_of
 from planner.tracing.recorder import (
     InlineError,
@@ -34,6 +38,7 @@ from planner.tracing.recorder import (
     record,
 )
 from planner.tracing.recovery import is_torch_leaf, recover
+from planner.tracing.repeats import Repeats
 from planner.tracing.skeletons import copy_with, runs_in_order
 from planner.tracing.symbolic import capture
 
@@ -232,6 +237,9 @@ class Recordings:
     def _agreed(self, path: str, runs: list[list[Recorded]]) -> Capture:
         """The capture that stands for all calls of a module, in both modes."""
         for calls in runs:
+            if any(other.graph is not calls[0].graph for other in calls[1:]):
+                # Modules that are like this one, and are called otherwise, keep all their checks.
+                calls[0] = replace(calls[0], graph=copy.deepcopy(calls[0].graph))
             for other in calls[1:]:
                 same = (calls[0].call.inputs == other.call.inputs) and (
                     text_of(calls[0].graph) == text_of(other.graph)
@@ -324,6 +332,10 @@ class _Ladder:
         self.captures: dict[int, Capture] = {}
         self.calls: dict[int, Call] = {}
         self.queue: list[nn.Module] = []
+        # What the trace of a module led to, if to anything, serves all modules that are like it.
+        self.traced: Repeats[tuple[Capture | None]] = Repeats(
+            model, _modes(model), frozenset(("training",))
+        )
 
     def called(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Note a call of ``module``; what it is captured for must serve all of them."""
@@ -350,10 +362,18 @@ class _Ladder:
         """The symbolic trace of ``module``, if there is one to trust."""
         if type(module) in self.distrusted:
             return None
-        try:
-            return capture(module, self.calls[id(module)], self.paths[id(module)])
-        except TraceError:
-            return None
+        call = self.calls[id(module)]
+        known = likeness((call.inputs, call.constants))
+        found = self.traced.find(module, known)
+        if found is not None:
+            return None if found[0] is None else replace(found[0], call=call)
+        captured = None
+        with self.traced.running(module, known) as keep:
+            with suppress(TraceError):
+                captured = capture(module, call, self.paths[id(module)], self.traced.watching)
+            if captured is None or not captured.constants:
+                keep((captured,))
+        return captured
 
     def climb(self, module: nn.Module) -> None:
         """Capture ``module`` by the first rung that can."""
@@ -367,6 +387,18 @@ class _Ladder:
                 if node.op == "call_module":
                     child = module.get_submodule(str(node.target))
                     self.called(child, node.args, node.kwargs)
+
+
+def _modes(model: nn.Module) -> dict[int, Hashable]:
+    """The flags of every module when the model trains, and when it does not."""
+    mode = model.training
+    flags: dict[int, Hashable] = {}
+    for training in (True, False):
+        model.train(training)
+        for module in model.modules():
+            flags[id(module)] = flags.get(id(module), ()), module.training
+    model.train(mode)
+    return flags
 
 
 def _union(module: nn.Module, one: Call, other: Call, path: str) -> Call:

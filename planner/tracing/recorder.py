@@ -53,6 +53,7 @@ from planner.tracing.faults import UnseenError
 from planner.tracing.functions import (
     function_of,
     is_in_place,
+    map_tensors,
     run_leaf,
     shaped,
     tensors_in,
@@ -67,12 +68,14 @@ from planner.tracing.interception import (
     variables,
     wholes,
 )
+from planner.tracing.keys import attributes, is_made_of_tensors, likeness
 from planner.tracing.known import READS, known_value
 from planner.tracing.likeness import text_of
 from planner.tracing.naming import NAME, local_variables
 from planner.tracing.nesting import refuse_nesting
 from planner.tracing.norms import DECOMPOSED
 from planner.tracing.packing import SHAPES
+from planner.tracing.repeats import Repeats
 from planner.tracing.values import is_literal
 
 
@@ -195,6 +198,21 @@ class _Frame:
                     self.learn(item, made, detached=detached)
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What came of one call of the module at ``path``, with all calls below it."""
+
+    path: str
+    made: tuple[tuple[str, Recorded], ...]
+    inlined: frozenset[str]
+    result: Any
+
+    def serves(self, path: str, inlined: frozenset[str]) -> bool:
+        """Whether what is to be inlined below ``path`` is so here."""
+        below = (part for part in inlined if part.startswith(f"{path}."))
+        return all(self.path + part.removeprefix(path) in self.inlined for part in below)
+
+
 class _Recorder(TorchFunctionMode):
     def __init__(
         self,
@@ -218,6 +236,8 @@ class _Recorder(TorchFunctionMode):
         self.finished: list[_Frame] = []
         self.paused = False
         self.found: dict[str, list[Recorded]] = {}
+        self.made: list[tuple[str, Recorded]] = []
+        self.repeats: Repeats[_Run] = Repeats(model)
         self.owned: dict[int, tuple[dict[int, str], dict[int, str]]] = {}
 
     def run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, list[Recorded]]:
@@ -231,6 +251,7 @@ class _Recorder(TorchFunctionMode):
             unchecked(),
             watching(self.decided),
             remembering(self.model),
+            self.repeats.watching(),
         )
         with ExitStack() as stack:
             for context in (self.mode, self, *watched):
@@ -260,7 +281,7 @@ class _Recorder(TorchFunctionMode):
                 with self.pause():
                     result = run_leaf(module, plain(args), plain(kwargs))
             else:
-                result = self.enter(module, args, kwargs)
+                result = self.repeated(module, args, kwargs)
         except Exception:  # the caller may expect it, and go another way
             frame.graph.erase_node(node)
             raise
@@ -271,6 +292,38 @@ class _Recorder(TorchFunctionMode):
     def reweighted(self, module: nn.Module) -> bool:
         """Whether the caller has given ``module`` other weights, as functional calls do."""
         return not self.weights.issuperset(map(id, module.parameters()))
+
+    def repeated(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Enter ``module``, or do again what came of a module that is like it."""
+        path = self.paths[id(module)]
+        given = args, kwargs
+        alike = likeness(given)
+        call = None if alike is None else (alike, Context.now())
+        found = self.repeats.find(module, call, lambda run: run.serves(path, self.inlined))
+        if found is not None:
+            for part, recorded in found.made:
+                self.keep(path + part.removeprefix(found.path), recorded)
+            with self.pause():
+                return map_tensors(found.result, torch.clone)
+        before, versions = len(self.made), [one._version for one in tensors_in(given)]
+        with self.repeats.running(module, call) as keep:
+            result = self.enter(module, args, kwargs)
+            made = tuple(self.made[before:])
+            alone = all(f"{part}.".startswith(f"{path}.") for part, _ in made)
+            alone &= not any(recorded.constants for _, recorded in made)
+            alone &= versions == [one._version for one in tensors_in(given)]
+            own = {
+                id(one) for one in tensors_in((given, [*module.parameters(), *module.buffers()]))
+            }
+            alone &= not any(id(one) in own for one in tensors_in(result))
+            if alone and is_made_of_tensors(result):
+                keep(_Run(path, made, self.inlined, result))
+        return result
+
+    def keep(self, path: str, recorded: Recorded) -> None:
+        """Note one call of the module at ``path``."""
+        self.found.setdefault(path, []).append(recorded)
+        self.made.append((path, recorded))
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run ``module``'s forward in a frame of its own."""
@@ -298,9 +351,7 @@ class _Recorder(TorchFunctionMode):
             raise RecordingError(path, error) from error
         finally:
             self.finished.append(self.frames.pop())
-        self.found.setdefault(path, []).append(
-            Recorded(call, graph, frame.constants, text_of(graph))
-        )
+        self.keep(path, Recorded(call, graph, frame.constants, text_of(graph)))
         return result
 
     def write_back(self, module: nn.Module, buffers: Mapping[str, torch.Tensor | None]) -> None:
@@ -438,7 +489,8 @@ class _Recorder(TorchFunctionMode):
             tensors: dict[int, str] = {}
             for path, part in module.named_modules(remove_duplicate=False):
                 modules.setdefault(id(part), path)
-                held = (*part._parameters.items(), *part._buffers.items(), *part.__dict__.items())
+                own = attributes(part).items()
+                held = (*part._parameters.items(), *part._buffers.items(), *own)
                 for name, value in held:
                     if isinstance(value, torch.Tensor):
                         tensors.setdefault(id(value), f"{path}.{name}" if path else name)

@@ -12,6 +12,7 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from planner.tracing.faults import fault
 from planner.tracing.naming import NAME, local_variables
 from planner.tracing.norms import DECOMPOSED
 from planner.tracing.values import to_value
+
+Watching = Callable[[], AbstractContextManager[None]]
 
 _STRIPPED = {"torch._assert", "builtins.print"}
 
@@ -64,11 +67,12 @@ for (
 class _ModuleTracer(torch.fx.Tracer):
     """Children are leaves; functions of the model's own library are traced through."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, watching: Watching) -> None:
         super().__init__(param_shapes_constant=True)
         self.proxy_buffer_attributes = True
         self.call = call
         self.code: Any = None
+        self.watching = watching
         self.context = Context.now()
 
     def proxy(self, node: torch.fx.Node) -> torch.fx.Proxy:
@@ -111,7 +115,8 @@ class _ModuleTracer(torch.fx.Tracer):
         self.code = getattr(root_fn, "__code__", None)
 
         def forward(root: nn.Module) -> Any:
-            return root.forward(**arguments)
+            with self.watching():
+                return root.forward(**arguments)
 
         return forward, [self.root]
 
@@ -125,8 +130,8 @@ def _known(target: Any) -> bool:
     )
 
 
-def capture(module: nn.Module, call: Call, path: str) -> Capture:
-    """Trace ``module``'s own forward in both modes.
+def capture(module: nn.Module, call: Call, path: str, watching: Watching = nullcontext) -> Capture:
+    """Trace ``module``'s own forward in both modes; it runs inside ``watching``.
 
     Raises:
         TraceError: with the module's path and the file and line of the statement that stops it.
@@ -142,7 +147,7 @@ def capture(module: nn.Module, call: Call, path: str) -> Capture:
             before, buffers = set(module.__dict__), dict(module._buffers)
             random = torch.get_rng_state()
             try:
-                graph = _ModuleTracer(call).trace(module)
+                graph = _ModuleTracer(call, watching).trace(module)
                 if not torch.equal(random, torch.get_rng_state()):
                     raise _UntraceableError("it draws random numbers, which a trace does not see")
                 _refuse_objects(graph)

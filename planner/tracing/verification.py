@@ -28,13 +28,16 @@ from planner.tracing.forwards import location_of, rebind
 from planner.tracing.functions import map_tensors
 from planner.tracing.nested import difference, leaves
 from planner.tracing.norms import write_out_norms
+from planner.tracing.repeats import distinct_parameters
 from planner.tracing.replay import Checker
 from planner.tracing.resizing import Group, extremes, groups, resized
 from planner.tracing.shapes import run_captured
 from planner.tracing.weights import RandomWeights
 
 LIMIT = 500_000_000
-"""Parameters beyond which a model is not run: it would take minutes."""
+"""Parameters, of blocks that look alike those of one, beyond which a model is not run: it would
+take minutes. Nor is one that has four times as many in all, since blocks may be less alike than
+they look."""
 
 
 def verify(
@@ -64,7 +67,7 @@ def verify(
     Raises:
         TraceError: a module's graph differs from its forward; the innermost such module is named.
     """
-    reason = _obstacle(model)
+    reason = obstacle(model)
     if reason is not None:
         return Verification(reason=reason), Evidence()
     weights = _without_data(model)
@@ -73,7 +76,7 @@ def verify(
     evidence = Evidence()
 
     def run(given: Any, size: int, training: bool, *, refusals: bool = False) -> _Run:
-        twins = (_twin(model, weights).train(training) for _ in range(3))
+        twins = (_twin(model, weights).train(training) for _ in range(4))
         return _run(twins, captures, values, given, size, evidence, refusals=refusals)
 
     first = next((leaf for leaf in leaves(inputs) if isinstance(leaf, torch.Tensor)), None)
@@ -109,10 +112,10 @@ def verify(
     return replace(known, free=names, fixed=held), evidence
 
 
-def _obstacle(model: nn.Module) -> str | None:
+def obstacle(model: nn.Module) -> str | None:
     """Why ``model`` cannot be run."""
     count = sum(parameter.numel() for parameter in model.parameters())
-    if count > LIMIT:
+    if count > LIMIT and (count > 4 * LIMIT or distinct_parameters(model) > LIMIT):
         return f"{count:,} parameters are more than {LIMIT:,}"
     for path, module in model.named_modules():
         for name, value in (*module._buffers.items(), *module.__dict__.items()):
@@ -130,6 +133,7 @@ def _run(
     evidence: Evidence,
     *,
     refusals: bool,
+    whole: bool = False,
 ) -> _Run:
     """Check all modules in one run of a twin.
 
@@ -137,15 +141,18 @@ def _run(
         TraceError: a graph differs, unless ``refusals`` are allowed and it was recorded.
     """
     twin = next(twins)
-    checker = Checker(twin, _fitted(twin, captures), refusals=refusals)
+    checker = Checker(twin, _fitted(twin, captures), refusals=refusals, whole=whole)
     raised = None
-    with _undisturbed(size), torch.no_grad(), values:
+    with _undisturbed(size), torch.no_grad(), values, checker.watching():
         try:
             args, kwargs = map_tensors(inputs, _filled)
             twin(*args, **kwargs)
         except Exception as error:  # noqa: BLE001  anything may come out of a user's forward
             raised = type(error).__name__
     found = checker.difference
+    if checker.skipped and (found is not None or checker.refused or raised is not None):
+        again = twins, captures, values, inputs, size, evidence
+        return _run(*again, refusals=refusals, whole=True)
     evidence.idle |= checker.idle
     for place, pairs in checker.pairs.items():
         evidence.pairs.setdefault(place, set()).update(pairs)
