@@ -107,7 +107,15 @@ def verify(
     for changes in extremes([*free, *fixed], undecided(captures.values(), evidence)):
         if undecided(captures.values(), evidence):
             run(resized(given, [changes]), size, modes[0], refusals=True)
-    names = tuple(group.name for group in free)
+    # What is free together and in part is free part by part.
+    parted = {group: group.parts() for group in free if {*group.parts()[1:]} & {*free}}
+    inner = {part for parts in parted.values() for part in parts}
+    names = tuple(
+        part.name
+        for group in free
+        if group not in inner
+        for part in (parted.get(group) or (group,))
+    )
     held = tuple((group.name, path) for group, path in fixed.items())
     return replace(known, free=names, fixed=held), evidence
 
