@@ -9,7 +9,7 @@ CASES = {case.name.partition(":")[2]: case for case in of_written.cases()}
 SAMPLE = (
     "Absent CachedShapes ChangesItsInput ComplexNumbers CountedAxes DeviceGiven Distributions "
     "FunctionalCall InitialStates NamedResults OldHabits TwoNames shared_norm BYOL DLRM "
-    "MoEIndexAdd TCN VQVAE"
+    "MoEIndexAdd Siamese TCN VQVAE"
 ).split()
 
 

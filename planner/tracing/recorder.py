@@ -273,9 +273,7 @@ class _Recorder(TorchFunctionMode):
             raise InlineError(frame.path, f"it calls {path!r}, which is not below it")
         frame.refuse_autocast()
         frame.note_names()
-        node = frame.graph.call_module(
-            local, self.to_argument(args), self.to_argument(kwargs) or None
-        )
+        node = frame.graph.call_module(local, *self.to_arguments(args, kwargs))
         try:
             if path in self.leaves:
                 with self.pause():
@@ -422,7 +420,7 @@ class _Recorder(TorchFunctionMode):
         frame = self.frames[-1]
         frame.note_names()
         kind, target, args, kwargs = function_of(func, args, kwargs)
-        given, named = self.to_argument(args), self.to_argument(kwargs)
+        given, named = self.to_arguments(args, kwargs)
         node = frame.graph.create_node(kind, target, given, named)
         frame.refuse_autocast()
         detached = frame.context.gradients and not torch.is_grad_enabled()
@@ -454,7 +452,7 @@ class _Recorder(TorchFunctionMode):
         with self.pause():
             result = SHAPES[function](*plain(args), **plain(kwargs))
         frame = self.frames[-1]
-        given, named = self.to_argument(args), self.to_argument(kwargs)
+        given, named = self.to_arguments(args, kwargs)
         frame.learn(result, frame.graph.call_function(function, given, named))
         return result
 
@@ -496,6 +494,13 @@ class _Recorder(TorchFunctionMode):
                         tensors.setdefault(id(value), f"{path}.{name}" if path else name)
             found = self.owned[id(module)] = (modules, tensors)
         return found
+
+    def to_arguments(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a call, which are several values, also if they are all parts of one."""
+        given = tuple(self.to_argument(item) for item in args)
+        return given, {key: self.to_argument(item) for key, item in kwargs.items()}
 
     def to_argument(self, value: Any) -> Any:
         """``value`` as an argument of a node in the present frame."""
