@@ -33,11 +33,13 @@ def torch_alone() -> Iterator[None]:
         sys.modules.update(hidden)
 
 
-def import_source(source: Emitted) -> types.ModuleType:
+def import_source(source: Emitted | str) -> types.ModuleType:
     """The module that ``source`` is; registered, as dataclasses want it, with its constants."""
     module = types.ModuleType(f"emitted_{next(_numbers)}")
     module.__file__ = f"{_folder.name}/{module.__name__}.py"
-    for path, content in source.files(Path(module.__file__)).items():
+    path = Path(module.__file__)
+    files = source.files(path) if isinstance(source, Emitted) else {path: source}
+    for path, content in files.items():
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     sys.modules[module.__name__] = module
     exec(compile(source, module.__name__, "exec"), module.__dict__)
