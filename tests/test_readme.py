@@ -11,6 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from planner.constraints import read_constraints
+
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 BLOCK = re.compile(r"(?ms)^```(?P<kind>\w*)\n(?P<body>.*?)^```$")
@@ -83,9 +85,16 @@ def test_blocks_print_what_readme_says(tmp_path):
 def test_every_command_is_run_or_is_one_of_make():
     text = README.read_text(encoding="utf-8")
     kinds = {match["kind"] for match in BLOCK.finditer(text)}
-    assert kinds == {"", "sh", "console", "python"}
+    assert kinds == {"", "sh", "console", "python", "toml"}
     plain = [match["body"] for match in BLOCK.finditer(text) if not match["kind"]]
     assert [body.partition(" ")[0] for body in plain] == ["model", "make"]
+
+
+def test_constraints_can_be_read(tmp_path):
+    (body,) = re.findall(r"(?ms)^```toml\n(.*?)^```$", README.read_text(encoding="utf-8"))
+    (tmp_path / "rules.toml").write_text(body)
+    read = read_constraints(tmp_path / "rules.toml")
+    assert [one.key for one in read] == ["pin", "apart", "max_compression"]
 
 
 def test_readme_is_short_and_its_targets_exist():
