@@ -258,3 +258,45 @@ class Checkpointed(nn.Module):
         if self.training and len(x):
             return checkpoint(self.second, x, use_reentrant=self.reentrant)
         return self.second(x)
+
+
+class _Appends(nn.Module):
+    """Adds to the list that it is given, and reads what it added."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x, found):
+        found.append(self.first(x))
+        found.append(self.second(found[-1]))
+        return torch.cat(found, -1)
+
+
+@case(rows, recorded=["_Appends"])
+class ListsGrow(nn.Module):
+    """A list that a child adds to; nobody else reads it then."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([_Appends(), _Appends()])
+        self.down = nn.Linear(12, 4)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = self.down(block(x, [x]))
+        return x
+
+
+@case(rows, recorded=["ListsAreRead"])
+class ListsAreRead(nn.Module):
+    """A list that a child adds to, and its caller reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = _Appends()
+
+    def forward(self, x):
+        found = [x]
+        y = self.block(x, found)
+        return y, torch.stack(found).sum(0)

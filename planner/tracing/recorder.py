@@ -148,6 +148,7 @@ class _Frame:
     nodes: dict[int, torch.fx.Node]
     context: Context
     device: torch.fx.Node | None = None
+    parts: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     kept: list[Any] = field(default_factory=list)
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
     sizes: dict[int, str] = field(default_factory=dict)
@@ -174,6 +175,13 @@ class _Frame:
         if self.context.autocast != Context.now().autocast:
             raise UnseenError("it switches autocast within its forward, which no graph shows")
 
+    def node_of(self, value: Any) -> torch.fx.Node | None:
+        """The node that stands for ``value``, unless it is a container that was changed since."""
+        node = self.nodes.get(id(value))
+        if node is not None and self.parts.get(id(value), ()) != _parts(value):
+            return None
+        return node
+
     def learn(self, value: Any, node: torch.fx.Node, *, detached: bool = False) -> None:
         """``node`` stands for ``value``, and its items for what ``value`` holds.
 
@@ -192,10 +200,18 @@ class _Frame:
                 node.meta["parts"] = type(value), len(value)
             self.nodes[id(value)] = node
             self.kept.append(value)
+            self.parts[id(value)] = _parts(value)
             for key, item in items_of(value).items():
                 if is_computed(item):
                     made = self.graph.call_function(operator.getitem, (node, key))
                     self.learn(item, made, detached=detached)
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    """What a container holds, by identity; nothing for anything else."""
+    if not isinstance(value, (list, dict)):
+        return ()
+    return tuple((key, id(item)) for key, item in items_of(value).items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +326,7 @@ class _Recorder(TorchFunctionMode):
             alone = all(f"{part}.".startswith(f"{path}.") for part, _ in made)
             alone &= not any(recorded.constants for _, recorded in made)
             alone &= versions == [one._version for one in tensors_in(given)]
+            alone &= likeness(given) == alike
             own = {
                 id(one) for one in tensors_in((given, [*module.parameters(), *module.buffers()]))
             }
@@ -505,8 +522,9 @@ class _Recorder(TorchFunctionMode):
     def to_argument(self, value: Any) -> Any:
         """``value`` as an argument of a node in the present frame."""
         frame = self.frames[-1]
-        if id(value) in frame.nodes:
-            return frame.nodes[id(value)]
+        node = frame.node_of(value)
+        if node is not None:
+            return node
         if isinstance(value, torch.Tensor):
             return self.tensor(value)
         if isinstance(value, (Extent, Ratio)):

@@ -210,9 +210,9 @@ class Checker:
             return output
         with self._repeats.running(module, call) as keep:
             output = self._enter(made, forward, args, kwargs)
-            if entry is not None and _is_apart(output, (args, kwargs)):
+            changed = versions != [tensor._version for tensor in tensors((args, kwargs))]
+            if entry is not None and not changed and _is_apart(output, (args, kwargs)):
                 keep(_Checked(before, entry, snapshot(output)))
-        changed = versions != [tensor._version for tensor in tensors((args, kwargs))]
         after = snapshot((args, kwargs)) if changed else None
         random = begun, torch.get_rng_state()
         recorded = _Recorded(module, before, after, snapshot(output), *random)
