@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from planner.errors import TraceError
 from planner.tracing import trace
@@ -131,13 +133,28 @@ def test_what_differs_between_blocks_is_in_the_program(verify):
     assert {2.0, 3.0} <= arguments
 
 
-def test_depth_costs_no_runs():
+class Counts(TorchFunctionMode):
+    """How often a linear layer was computed, with values, proxies or shapes alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.linear += func is F.linear
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_depth_costs_no_runs(verify):
     counts = []
     for depth in (4, 12):
         RAN.clear()
-        sources(nn.Sequential(*(Block(i) for i in range(depth))))
-        counts.append(len(RAN))
+        with Counts() as calls:
+            sources(nn.Sequential(*(Block(i) for i in range(depth))), verify=verify)
+        counts.append((len(RAN), calls.linear))
     assert counts[0] == counts[1]
+    assert min(counts[0]) > 0
 
 
 def test_the_odd_one_among_like_blocks_is_found():

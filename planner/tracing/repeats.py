@@ -213,7 +213,7 @@ class Repeats(Generic[T]):
         if name in self._unread or (id(module), name) in frame.reads:
             return
         if name == "__dict__":
-            frame.spoilt |= reader.f_code.co_filename != _MACHINERY
+            frame.spoilt |= not _is_ours(reader)
         elif not name.startswith("__"):
             frame.add(module, name, key_of(attribute(module, name), frame.kept))
 
@@ -260,6 +260,12 @@ def distinct_parameters(model: nn.Module) -> int:
         return own + sum(count(child) for child in module.children())
 
     return count(model)
+
+
+def _is_ours(reader: types.FrameType) -> bool:
+    """Whether torch's modules or this package read, which look for nothing a forward depends on."""
+    ours = reader.f_globals.get("__package__") == __package__
+    return ours or reader.f_code.co_filename == _MACHINERY
 
 
 def _is_seen(kind: type[nn.Module]) -> bool:
