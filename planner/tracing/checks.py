@@ -7,7 +7,7 @@ for each decision on a size; those that turn out to make no difference are dropp
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -26,7 +26,7 @@ def checks_of(graph: torch.fx.Graph) -> list[torch.fx.Node]:
 
 
 def decisions_of(graph: torch.fx.Graph) -> list[Decision]:
-    """The decisions behind the checks of ``graph``; what :func:`pin` made has none."""
+    """The decisions behind the checks of ``graph``; guards have none."""
     return [check.meta[DECISION] for check in checks_of(graph) if DECISION in check.meta]
 
 
@@ -75,7 +75,7 @@ class Evidence:
     def unneeded(self) -> set[Place]:
         """The places of checks to drop: the idle ones, and those of one size that is there twice.
 
-        Sizes are taken as one if they were equal whenever they were compared,, at several sizes.
+        Sizes are taken as one if they were equal whenever they were compared, at several sizes.
         """
         same = {
             place
@@ -136,30 +136,4 @@ def _formula(value: object) -> str:
     return f"{value.target}({', '.join(map(_formula, value.args))})"
 
 
-_PURE = {getattr, operator.getitem, *OPPOSITE, *ARITHMETIC}
-
-
-def pin(capture: Capture, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Make the graphs of ``capture`` refuse inputs of ``shapes``, where the example's differ.
-
-    Returns:
-        Whether they differ, so that there is something to refuse.
-    """
-    pinned = False
-    for graph in {id(one): one for one in (capture.train, capture.eval)}.values():
-        inputs = list(graph.find_nodes(op="placeholder"))
-        for name, node in zip(capture.call.inputs, inputs, strict=True):
-            own, other = node.meta.get("shape", ()), shapes.get(name, ())
-            for axis, sizes in enumerate(zip(own, other, strict=False)):
-                if sizes[0] == sizes[1]:
-                    continue
-                with graph.inserting_after(inputs[-1]):
-                    shape = graph.call_function(getattr, (node, "shape"))
-                with graph.inserting_after(shape):
-                    size = graph.call_function(operator.getitem, (shape, axis))
-                with graph.inserting_after(size):
-                    same = graph.call_function(operator.eq, (size, sizes[0]))
-                with graph.inserting_after(same):
-                    graph.call_function(torch._check, (same,))
-                pinned = True
-    return pinned
+_PURE = {getattr, operator.getitem, operator.contains, *OPPOSITE, *ARITHMETIC}

@@ -24,6 +24,7 @@ from planner.tracing.calls import Capture, arguments_of, as_graphs
 from planner.tracing.checks import DECISION, checked_by
 from planner.tracing.extents import Place
 from planner.tracing.functions import map_tensors
+from planner.tracing.guards import Shapes, shapes_in
 from planner.tracing.keys import is_made_of_tensors, likeness
 from planner.tracing.nested import difference, snapshot, tensors
 from planner.tracing.repeats import Repeats
@@ -41,7 +42,7 @@ class Difference:
 
     module: nn.Module
     told: str
-    shapes: Mapping[str, tuple[int, ...]]
+    shapes: Shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,8 @@ class Checker:
     ``difference`` is the first that was found, None while there is none; ``refused`` are the
     modules whose graphs differ where their checks say so. ``idle`` and ``needed`` are the places of
     the checks that failed, in graphs that do what they should and in those that do not; ``pairs``
-    are the pairs of computed sizes that checks compared.
+    are the pairs of computed sizes that checks compared; ``served`` are the captures that did what
+    they should, each time with the shapes of the arguments.
 
     Of blocks that are alike in all that they read, the first alone runs and is checked; the others
     give what it gave, in another order, unless ``whole`` is true. Whoever calls the block sees no
@@ -173,6 +175,7 @@ class Checker:
         self.idle: set[Place] = set()
         self.needed: set[Place] = set()
         self.pairs: dict[Place, set[tuple[int, int]]] = {}
+        self.served: list[tuple[Capture, Shapes]] = []
         self._refusals = refusals
         self.skipped = 0
         self._whole = whole
@@ -261,17 +264,14 @@ class Checker:
         self._paused = False
         for place, pairs in seen.pairs.items():
             self.pairs.setdefault(place, set()).update(pairs)
+        shapes = shapes_in(arguments_of(module, *recorded.before))
         if told is None:
             self.idle |= seen.failed
+            self.served.append((capture, shapes))
         elif seen.failed and self._refusals:
             self.needed |= seen.failed
             self.refused.append(module)
         else:
-            shapes = {
-                name: tuple(value.shape)
-                for name, value in arguments_of(module, *recorded.before).items()
-                if isinstance(value, torch.Tensor)
-            }
             self.difference = Difference(module, told, shapes)
 
 

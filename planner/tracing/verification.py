@@ -13,7 +13,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,15 +22,17 @@ from torch import nn
 from planner.errors import TraceError
 from planner.ir import Verification
 from planner.tracing.calls import Capture, as_graphs
-from planner.tracing.checks import Evidence, pin, settle, undecided
+from planner.tracing.checks import Evidence, settle, undecided
 from planner.tracing.extents import Place
 from planner.tracing.forwards import location_of, rebind
 from planner.tracing.functions import map_tensors
+from planner.tracing.guards import Served
 from planner.tracing.nested import difference, leaves
 from planner.tracing.norms import write_out_norms
+from planner.tracing.other_sizes import Changes, Run, at_other_sizes, guard_all, names
 from planner.tracing.repeats import distinct_parameters
 from planner.tracing.replay import Checker
-from planner.tracing.resizing import Group, extremes, groups, resized
+from planner.tracing.resizing import extremes, resized
 from planner.tracing.shapes import run_captured
 from planner.tracing.weights import RandomWeights
 
@@ -73,11 +75,18 @@ def verify(
     weights = _without_data(model)
     values = RandomWeights(weights.values())
     inputs = args, dict(kwargs)
-    evidence = Evidence()
+    evidence, served = Evidence(), Served()
+    failures: list[tuple[Run, Changes]] = []
 
-    def run(given: Any, size: int, training: bool, *, refusals: bool = False) -> _Run:
+    def run(given: Any, size: int, training: bool, changes: Changes | None = None) -> Run:
         twins = (_twin(model, weights).train(training) for _ in range(4))
-        return _run(twins, captures, values, given, size, evidence, refusals=refusals)
+        changed = given if changes is None else resized(given, changes)
+        done = _run(
+            twins, captures, values, changed, size, evidence, served, refusals=changes is not None
+        )
+        if done.told is not None:
+            failures.append((done, changes or ()))
+        return done
 
     first = next((leaf for leaf in leaves(inputs) if isinstance(leaf, torch.Tensor)), None)
     own = first.shape[0] if first is not None and first.dim() else 1
@@ -101,23 +110,15 @@ def verify(
         return known, evidence
     size = ran[modes[0]][0]
     given = _resized(inputs, own, size)
-    free, fixed = _at_other_sizes(run, given, size, modes)
+    free, fixed = at_other_sizes(run, given, size, modes)
     settle(captures.values(), evidence, is_idle)
     # What is left may be settled at the least size, or at those that it names.
-    for changes in extremes([*free, *fixed], undecided(captures.values(), evidence)):
+    for change in extremes([*free, *fixed], undecided(captures.values(), evidence)):
         if undecided(captures.values(), evidence):
-            run(resized(given, [changes]), size, modes[0], refusals=True)
-    # What is free together and in part is free part by part.
-    parted = {group: group.parts() for group in free if {*group.parts()[1:]} & {*free}}
-    inner = {part for parts in parted.values() for part in parts}
-    names = tuple(
-        part.name
-        for group in free
-        if group not in inner
-        for part in (parted.get(group) or (group,))
-    )
+            run(given, size, modes[0], [change])
+    guard_all(model, captures, served, failures, given, free, fixed)
     held = tuple((group.name, path) for group, path in fixed.items())
-    return replace(known, free=names, fixed=held), evidence
+    return replace(known, free=names(free), fixed=held), evidence
 
 
 def obstacle(model: nn.Module) -> str | None:
@@ -139,10 +140,11 @@ def _run(
     inputs: tuple[tuple[Any, ...], dict[str, Any]],
     size: int,
     evidence: Evidence,
+    served: Served,
     *,
     refusals: bool,
     whole: bool = False,
-) -> _Run:
+) -> Run:
     """Check all modules in one run of a twin.
 
     Raises:
@@ -157,74 +159,50 @@ def _run(
             twin(*args, **kwargs)
         except Exception as error:  # noqa: BLE001  anything may come out of a user's forward
             raised = type(error).__name__
+    _refuse_changes(twin, values)
     found = checker.difference
     if checker.skipped and (found is not None or checker.refused or raised is not None):
-        again = twins, captures, values, inputs, size, evidence
+        again = twins, captures, values, inputs, size, evidence, served
         return _run(*again, refusals=refusals, whole=True)
+    for capture, shapes in checker.served:
+        served.note(capture, shapes, size, resized=refusals)
     evidence.idle |= checker.idle
     for place, pairs in checker.pairs.items():
         evidence.pairs.setdefault(place, set()).update(pairs)
     if found is None and not checker.refused:
-        return _Run(raised, None)
+        return Run(raised, None)
     if _agree(twins, captures, values, inputs, size):
         evidence.idle |= checker.needed
-        return _Run(raised, None)
+        return Run(raised, None)
     evidence.needed |= checker.needed
     if found is None:
-        return _Run(raised, _path(twin, checker.refused[0]))
+        return Run(raised, _path(twin, checker.refused[0]))
     path = _path(twin, found.module)
     if not refusals or captures[path].rung != "recorded":
         raise _error(path, found.module, found.told, size)
-    pin(captures[path], found.shapes)
-    return _Run(raised, path)
+    return Run(raised, path, found.shapes, found.told)
+
+
+def _refuse_changes(twin: nn.Module, values: RandomWeights) -> None:
+    """Stop where a forward changed a parameter, which its graph would not see: nor do outputs tell.
+
+    Raises:
+        TraceError: names the module that holds the parameter.
+    """
+    changed = values.changed()
+    for path, module in twin.named_modules() if changed else ():
+        name = next((one for one, held in module._parameters.items() if id(held) in changed), None)
+        if name is not None:
+            raise TraceError(
+                f"a forward changes parameter {f'{path}.{name}'.lstrip('.')!r} in place, which may "
+                "be a generated one: move that out of the forward",
+                module=path,
+                plannable=True,
+            )
 
 
 def _path(model: nn.Module, module: nn.Module) -> str:
     return next(str(path) for path, one in model.named_modules() if one is module)
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """A run of a model: the error that it raises itself, and the module that refuses its sizes."""
-
-    raised: str | None
-    fixed: str | None
-
-
-def _at_other_sizes(
-    run: Callable[..., _Run],
-    inputs: tuple[tuple[Any, ...], dict[str, Any]],
-    size: int,
-    modes: list[bool],
-) -> tuple[list[Group], dict[Group, str]]:
-    """Sizes of the inputs, apart from the batch, that are free; and those that a module fixes."""
-    free: dict[Group, int] = {}
-    fixed: dict[Group, str] = {}
-
-    def settled(group: Group) -> bool:
-        """Try one group; False if the model takes no other size."""
-        for new in group.sizes():
-            if new < 1:
-                continue
-            done = run(resized(inputs, [(group, new)]), size, modes[0], refusals=True)
-            if done.raised is not None:
-                continue
-            if done.fixed is None:
-                free[group] = new
-            else:
-                fixed[group] = done.fixed
-            return True
-        return False
-
-    for group in groups(inputs):
-        whole = settled(group)
-        # An image's height and width, or what has the same size in the example by chance.
-        for part in group.parts()[1:] if whole else group.parts():
-            settled(part)
-    if free:
-        for training in modes:
-            run(resized(inputs, list(free.items())), size, training, refusals=True)
-    return list(free), fixed
 
 
 def _fitted(twin: nn.Module, captures: Mapping[str, Capture]) -> dict[int, Capture]:

@@ -29,7 +29,15 @@ class RandomWeights(TorchFunctionMode):
         generator = torch.Generator().manual_seed(0)
         self._normal = torch.randn(_PERIOD, generator=generator)
         self._made: dict[int, torch.Tensor] = {}
+        self._versions: dict[int, int] = {}
         self._elements = 0
+        self._changed: set[int] = set()
+
+    def changed(self) -> set[int]:
+        """The ``id`` of each parameter whose values were changed in place."""
+        return self._changed | {
+            key for key, made in self._made.items() if made._version != self._versions[key]
+        }
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -51,9 +59,11 @@ class RandomWeights(TorchFunctionMode):
     def _values(self, parameter: torch.Tensor) -> torch.Tensor:
         if id(parameter) not in self._made:
             if self._elements + parameter.numel() > _CACHED:
+                self._changed |= self.changed()
                 self._made.clear()
                 self._elements = 0
-            self._made[id(parameter)] = self._draw(*self._known[id(parameter)])
+            made = self._made[id(parameter)] = self._draw(*self._known[id(parameter)])
+            self._versions[id(parameter)] = made._version
             self._elements += parameter.numel()
         return self._made[id(parameter)]
 
