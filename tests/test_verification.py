@@ -435,3 +435,45 @@ class Counted(nn.Module):
     def forward(self, x):
         self.calls.add_(1)
         return self.norm(x) * self.calls
+
+
+class RescaledInEvaluation(nn.Module):
+    """Changes its weights when it is first evaluated, as what is kept in half precision does."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.rescaled = False
+
+    def forward(self, x):
+        if not self.training and not self.rescaled:
+            with torch.no_grad():
+                self.linear.weight.div_(2)
+            self.rescaled = True
+        return self.linear(x)
+
+
+class RescaledData(RescaledInEvaluation):
+    def forward(self, x):
+        self.linear.weight.data[0].mul_(0.5)
+        return self.linear(x)
+
+
+class WantsTargets(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x, targets=None):
+        if self.training and targets is None:
+            raise ValueError("targets are wanted in training")
+        return self.linear(x) if is_tensor(x) else x
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_mode_that_cannot_be_recorded_is_not_taken_to_be_the_other(verify):
+    for made in (RescaledInEvaluation, RescaledData):
+        with pytest.raises(TraceError, match=r"parameter .*in place") as caught:
+            trace(made(), [torch.randn(2, 4)], verify=verify)
+        assert caught.value.plannable
+    assert trace(WantsTargets(), [torch.randn(2, 4)], verify=verify).definitions

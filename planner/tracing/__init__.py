@@ -100,9 +100,11 @@ def trace(
             distrusted = everything
         except TraceError as error:
             # A symbolic trace that went wrong unnoticed: blocks of that type are recorded.
-            if by_path[str(error.module)].rung == "recorded":
+            if error.plannable or by_path[str(error.module)].rung == "recorded":
                 raise recordings.stopped or error from None
             distrusted |= {type(skeleton.get_submodule(str(error.module)))}
+    if not (verification.train or verification.eval):
+        recordings.refuse_unseen_mode()
     settle(captures.values(), evidence, recordings.is_idle)
     drop(captures.values(), evidence)
     block = Builder(model, skeleton, captures, tensors, leaves, origins).block(skeleton, "")

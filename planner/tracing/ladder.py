@@ -137,6 +137,23 @@ class Recordings:
         self.stopped = next(iter(errors), None)
         return [runs[0], runs[-1]]
 
+    def refuse_unseen_mode(self) -> None:
+        """Stop where a mode was not recorded, though it may be that the model runs in it.
+
+        Raises:
+            TraceError: the model itself did not refuse to run in that mode.
+        """
+        stopped = self.stopped
+        if stopped is None or is_refusal(stopped):
+            return
+        raise TraceError(
+            f"{stopped}\n  Only verification can tell whether what it does in its other mode may "
+            "stand for this one.",
+            module=stopped.module,
+            location=stopped.location,
+            plannable=True,
+        ) from stopped
+
     def _attempt(
         self, training: bool, inlined: frozenset[str]
     ) -> dict[str, list[Recorded]] | TraceError:
@@ -152,13 +169,13 @@ class Recordings:
         that they stand for, and the values of constants), but libraries ask for them, and go other
         ways then than with real tensors.
         """
-        try:
-            return self._in_any_precision(training, inlined, fake=False)
-        except TraceError as first:
+        errors: list[TraceError] = []
+        for fake in (False, True):
             try:
-                return self._in_any_precision(training, inlined, fake=True)
-            except TraceError as second:
-                raise first if first.plannable else second from None
+                return self._in_any_precision(training, inlined, fake=fake)
+            except TraceError as error:  # noqa: PERF203  two turns
+                errors.append(error)
+        raise next((error for error in errors if error.plannable), errors[-1])
 
     def _in_any_precision(
         self, training: bool, inlined: frozenset[str], *, fake: bool

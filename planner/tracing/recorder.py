@@ -248,6 +248,7 @@ class _Recorder(TorchFunctionMode):
         for path, module in model.named_modules(remove_duplicate=False):
             self.paths.setdefault(id(module), path)
         self.weights = frozenset(map(id, model.parameters()))
+        self.memory = frozenset(map(_memory, model.parameters()))
         self.frames: list[_Frame] = []
         self.finished: list[_Frame] = []
         self.paused = False
@@ -425,7 +426,7 @@ class _Recorder(TorchFunctionMode):
         if known is not None:
             return getattr(known, name)()
         changes = is_in_place(func)
-        if changes and args and _is_parameter(args[0]):
+        if changes and args and self.is_weight(args[0]):
             raise UnseenError("it changes a parameter in place, which may be a generated one")
         result = shaped(func, plain(args), plain(kwargs))
         if isinstance(result, (torch.Size, int)):
@@ -447,6 +448,10 @@ class _Recorder(TorchFunctionMode):
                 frame.learn(args[0], node)
         frame.learn(result, node, detached=detached)
         return result
+
+    def is_weight(self, value: Any) -> bool:
+        """Whether ``value`` is a parameter, a part of one, or its data."""
+        return isinstance(value, torch.Tensor) and _memory(value) in self.memory
 
     def applied(self, function: type[Function], args: Any, run: Callable[..., Any]) -> Any:
         """What ``function.apply(*args)`` does; ``run`` is what it would do unrecorded."""
@@ -652,11 +657,11 @@ def _whole(items: list[Any]) -> torch.fx.Node | None:
     return whole if parts == [(whole, index) for index in range(len(items))] else None
 
 
-def _is_parameter(value: Any) -> bool:
-    """Whether ``value`` is a parameter or a part of one."""
-    return isinstance(value, nn.Parameter) or isinstance(
-        getattr(value, "_base", None), nn.Parameter
-    )
+def _memory(tensor: torch.Tensor) -> int:
+    """What tells the memory of ``tensor``, and of its views, from others'."""
+    if is_functorch_wrapped_tensor(tensor) or tensor.layout is not torch.strided:
+        return id(tensor)
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _rows(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
