@@ -267,7 +267,8 @@ class Verification:
     Attributes:
         train: batch sizes in training.
         eval: batch sizes in evaluation.
-        reason: why there are not two of each; empty if there are.
+        reason: why there are not two of each, and what the model does otherwise where nobody
+            watches; empty if there are, and nothing is.
         free: other sizes at which both ran and agreed, such as ``length 10`` of the example.
         fixed: sizes at which the model runs and the captured program does not, each with the path
             of the module that depends on the example's.

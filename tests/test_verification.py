@@ -477,3 +477,23 @@ def test_a_mode_that_cannot_be_recorded_is_not_taken_to_be_the_other(verify):
             trace(made(), [torch.randn(2, 4)], verify=verify)
         assert caught.value.plannable
     assert trace(WantsTargets(), [torch.randn(2, 4)], verify=verify).definitions
+
+
+class Encoder(nn.Module):
+    """Where padding lies, torch's shortcut leaves zeros."""
+
+    def __init__(self, padded):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2)
+        self.padded = padded
+
+    def forward(self, x):
+        padding = (torch.arange(6, device=x.device) > 3).expand(x.shape[0], 6)
+        return self.layers(x, src_key_padding_mask=padding if self.padded else None)
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_what_torch_does_otherwise_where_nobody_watches_is_told(padded):
+    reason = verified(Encoder(padded), [torch.randn(2, 6, 8)]).reason
+    assert ("takes a shortcut" in reason) is padded

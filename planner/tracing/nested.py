@@ -72,16 +72,19 @@ def _same_memory(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.stride() == other.stride() and address(one) == address(other)
 
 
-def difference(expected: Any, found: Any) -> str | None:
-    """How ``found`` differs from ``expected``, as what "it gives"; None where they agree."""
+def difference(expected: Any, found: Any, tolerance: float | None = None) -> str | None:
+    """How ``found`` differs from ``expected``, as what "it gives"; None where they agree.
+
+    ``tolerance`` is of a tensor's largest magnitude; by default it is what its dtype allows.
+    """
     wanted, given = list(leaves(expected)), list(leaves(found))
     if len(wanted) != len(given):
         return f"{len(given)} tensors and numbers instead of {len(wanted)}"
     pairs = zip(wanted, given, strict=True)
-    return next((told for pair in pairs if (told := _leaf_difference(*pair)) is not None), None)
+    return next((told for pair in pairs if (told := _leaf_difference(*pair, tolerance))), None)
 
 
-def _leaf_difference(expected: Any, found: Any) -> str | None:
+def _leaf_difference(expected: Any, found: Any, tolerance: float | None) -> str | None:
     if not (isinstance(expected, torch.Tensor) and isinstance(found, torch.Tensor)):
         if type(expected) is not type(found):
             return f"a {type(found).__name__} instead of a {type(expected).__name__}"
@@ -96,7 +99,8 @@ def _leaf_difference(expected: Any, found: Any) -> str | None:
         return f"other values in {_kind(expected)}"
     size = expected.abs()
     scale = float(torch.where(size.isfinite(), size, 0).max())
-    tolerance = _TOLERANCES.get(expected.dtype, TOLERANCE)
+    if tolerance is None:
+        tolerance = _TOLERANCES.get(expected.dtype, TOLERANCE)
     if torch.allclose(found, expected, rtol=0.0, atol=tolerance * scale, equal_nan=True):
         return None
     apart = (found - expected).abs()

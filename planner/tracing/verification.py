@@ -8,11 +8,7 @@ module is checked as it returns (:mod:`~planner.tracing.replay`).
 
 from __future__ import annotations
 
-import copy
-import random
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -24,16 +20,24 @@ from planner.ir import Verification
 from planner.tracing.calls import Capture, as_graphs
 from planner.tracing.checks import Evidence, settle, undecided
 from planner.tracing.extents import Place
-from planner.tracing.forwards import location_of, rebind
+from planner.tracing.forwards import location_of
 from planner.tracing.functions import map_tensors
 from planner.tracing.guards import Served
 from planner.tracing.nested import difference, leaves
-from planner.tracing.norms import write_out_norms
 from planner.tracing.other_sizes import Changes, Run, at_other_sizes, guard_all, names
 from planner.tracing.repeats import distinct_parameters
 from planner.tracing.replay import Checker
 from planner.tracing.resizing import extremes, resized
 from planner.tracing.shapes import run_captured
+from planner.tracing.shortcuts import may_take_one, shortcut
+from planner.tracing.twins import (
+    at_batch,
+    filled,
+    output_of,
+    twin_of,
+    undisturbed,
+    without_data_of,
+)
 from planner.tracing.weights import RandomWeights
 
 LIMIT = 500_000_000
@@ -72,14 +76,14 @@ def verify(
     reason = obstacle(model)
     if reason is not None:
         return Verification(reason=reason), Evidence()
-    weights = _without_data(model)
+    weights = without_data_of(model)
     values = RandomWeights(weights.values())
     inputs = args, dict(kwargs)
     evidence, served = Evidence(), Served()
     failures: list[tuple[Run, Changes]] = []
 
     def run(given: Any, size: int, training: bool, changes: Changes | None = None) -> Run:
-        twins = (_twin(model, weights).train(training) for _ in range(4))
+        twins = (twin_of(model, weights).train(training) for _ in range(4))
         changed = given if changes is None else resized(given, changes)
         done = _run(
             twins, captures, values, changed, size, evidence, served, refusals=changes is not None
@@ -98,7 +102,7 @@ def verify(
         if size not in sizes and any(ran.values()):
             break
         for training in (True, False):
-            raised = run(_resized(inputs, own, size), size, training).raised
+            raised = run(at_batch(inputs, own, size), size, training).raised
             if raised is None:
                 ran[training].append(size)
             else:
@@ -109,7 +113,10 @@ def verify(
     if not modes:
         return known, evidence
     size = ran[modes[0]][0]
-    given = _resized(inputs, own, size)
+    if ran[False] and may_take_one(model):
+        found = shortcut(lambda: output_of(model, values, at_batch(inputs, own, ran[False][0])))
+        known = replace(known, reason="; ".join(filter(None, (reason, found))))
+    given = at_batch(inputs, own, size)
     free, fixed = at_other_sizes(run, given, size, modes)
     settle(captures.values(), evidence, is_idle)
     # What is left may be settled at the least size, or at those that it names.
@@ -153,9 +160,9 @@ def _run(
     twin = next(twins)
     checker = Checker(twin, _fitted(twin, captures), refusals=refusals, whole=whole)
     raised = None
-    with _undisturbed(size), torch.no_grad(), values, checker.watching():
+    with undisturbed(size), torch.no_grad(), values, checker.watching():
         try:
-            args, kwargs = map_tensors(inputs, _filled)
+            args, kwargs = map_tensors(inputs, filled)
             twin(*args, **kwargs)
         except Exception as error:  # noqa: BLE001  anything may come out of a user's forward
             raised = type(error).__name__
@@ -231,74 +238,15 @@ def _agree(
     plain, captured = next(twins), next(twins)
     done: list[Any] = []
     for module, by_module in ((plain, {}), (captured, _fitted(captured, captures))):
-        with _undisturbed(size), torch.no_grad(), values:
+        with undisturbed(size), torch.no_grad(), values:
             try:
-                args, kwargs = map_tensors(inputs, _filled)
+                args, kwargs = map_tensors(inputs, filled)
                 output = run_captured(module, args, kwargs, by_module)
             except Exception:  # noqa: BLE001  anything may come out of an operation
                 return False
             buffers = dict(module.named_buffers())
             done.append((output, args, kwargs, buffers, torch.get_rng_state()))
     return difference(as_graphs(done[0]), as_graphs(done[1])) is None
-
-
-def _without_data(model: nn.Module) -> dict[int, nn.Parameter]:
-    """Parameters to take the place of the model's, by the ``id`` of those."""
-    return {
-        id(one): nn.Parameter(one.detach().to("meta"), requires_grad=one.requires_grad)
-        for one in model.parameters()
-    }
-
-
-def _twin(model: nn.Module, weights: Mapping[int, nn.Parameter]) -> nn.Module:
-    """A copy of ``model`` on the CPU, with ``weights`` for its parameters."""
-    known: dict[int, Any] = dict(weights)
-    for module in model.modules():
-        for value in (*module._buffers.values(), *module.__dict__.values()):
-            if isinstance(value, torch.Tensor):
-                known[id(value)] = value.detach().to("cpu", copy=True)
-    twin = copy.deepcopy(model, known)
-    rebind(model, twin, known)
-    write_out_norms(twin)
-    return twin
-
-
-def _resized(value: Any, own: int, size: int) -> Any:
-    """``value`` with ``size`` in place of ``own`` as the first axis of its tensors."""
-
-    def resize(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.dim() == 0 or tensor.shape[0] != own or own == size:
-            return tensor
-        return tensor[torch.arange(size, device=tensor.device) % max(own, 1)]
-
-    return map_tensors(value, resize)
-
-
-def _filled(tensor: torch.Tensor) -> torch.Tensor:
-    """Random floats on the CPU like ``tensor``; integers without data become zeros and ones."""
-    if tensor.is_floating_point() or tensor.is_complex():
-        return torch.randn(tensor.shape, dtype=tensor.dtype)
-    if tensor.is_meta:
-        return torch.randint(0, 2, tensor.shape).to(tensor.dtype)
-    return tensor.to("cpu", copy=True)
-
-
-@contextmanager
-def _undisturbed(seed: int) -> Iterator[None]:
-    """Seed the random generators of the CPU, and put them back afterwards."""
-    python, numpy = random.getstate(), sys.modules.get("numpy")
-    numbers: Any = None if numpy is None else numpy.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        random.seed(seed)
-        if numpy is not None:
-            numpy.random.seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            if numpy is not None:
-                numpy.random.set_state(numbers)
 
 
 def _error(path: str, module: nn.Module, told: str, size: int) -> TraceError:

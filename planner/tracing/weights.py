@@ -33,6 +33,10 @@ class RandomWeights(TorchFunctionMode):
         self._elements = 0
         self._changed: set[int] = set()
 
+    def copies(self) -> list[torch.Tensor]:
+        """Values for all parameters, in their order."""
+        return [self._draw(*known) for known in self._known.values()]
+
     def changed(self) -> set[int]:
         """The ``id`` of each parameter whose values were changed in place."""
         return self._changed | {
