@@ -32,18 +32,39 @@ def test_they_may_be_given_as_they_were(plan):
     x = torch.randn(3, 8)
     expected = model(x, mode="a", flag=True, scale=0.5)
     torch.testing.assert_close(emitted(x), expected)
-    given = {"mask": None, "mode": "a", "flag": True, "scale": 0.5}
+    given = {"mask": None, "mode": "a", "flag": True, "scale": 0.5, "extra": None}
     torch.testing.assert_close(emitted(x, **given), expected)
-    for name, value in {"mask": x, "mode": "b", "flag": False, "scale": 1}.items():
+    others = {"mask": x, "mode": "b", "flag": False, "scale": 1, "extra": x}
+    for name, value in others.items():
         with pytest.raises(ValueError, match=f"{name} is fixed at"):
             emitted(x, **{name: value})
-    with pytest.raises(TypeError, match="extra"):
-        emitted(x, extra=None)
 
 
 def test_a_plan_keeps_them(plan):
     (definition,) = plan.program.definitions
-    assert definition.fixed == (("mask", None), ("mode", "a"), ("scale", 0.5), ("flag", True))
+    assert definition.fixed == (
+        ("mask", None),
+        ("mode", "a"),
+        ("scale", 0.5),
+        ("flag", True),
+        ("extra", None),
+    )
+
+
+def test_what_the_example_leaves_out_may_be_left_out_in_words():
+    model = Modes()
+    given = planner.plan(model, "100%", (torch.zeros(2, 8),), generators=("own",))
+    emitted = import_source(planner.emit(given)).build()
+    emitted.load_dense_state_dict(model.state_dict())
+    x = torch.randn(3, 8)
+    torch.testing.assert_close(emitted(x, mask=None, extra=None), model(x))
+    with pytest.raises(ValueError, match="mask is fixed at None"):
+        emitted(x, mask=x)
+    with pytest.raises(TypeError, match="mode"):
+        emitted(x, mode="b")
+
+
+def test_a_plan_is_read_as_it_was_written(plan):
     assert planner.Plan.from_json(plan.to_json()) == plan
 
 

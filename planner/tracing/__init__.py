@@ -198,11 +198,15 @@ def _shortened(definition: Definition) -> Definition:
 def _fixed(
     model: nn.Module, captured: Capture | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[str, Value], ...]:
-    """The literals among the example's arguments, which the captured forward has for good."""
+    """The literals among the example's arguments, which the captured forward has for good.
+
+    So are those that it leaves out, where None says so.
+    """
     if captured is None:
         return ()
-    names = list(inspect.signature(type(model).forward).parameters)
-    given = {*names[1 : len(args) + 1], *kwargs}
+    parameters = inspect.signature(type(model).forward).parameters
+    left = {name for name, parameter in parameters.items() if parameter.default is None}
+    given = {*list(parameters)[1 : len(args) + 1], *kwargs, *left}
     return tuple(
         (input_name(name), to_value(value))
         for name, value in captured.call.constants
