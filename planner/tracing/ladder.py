@@ -28,15 +28,11 @@ from planner.tracing.checks import decisions_of, drop_varying
 from planner.tracing.decisions import explored
 from planner.tracing.extents import Place
 from planner.tracing.faults import fault, is_refusal
+from planner.tracing.frames import InlineError, Recorded, RecordingError
 from planner.tracing.functions import map_tensors
 from planner.tracing.keys import likeness
 from planner.tracing.likeness import follow_dtypes, text_of
-from planner.tracing.recorder import (
-    InlineError,
-    Recorded,
-    RecordingError,
-    record,
-)
+from planner.tracing.recorder import record
 from planner.tracing.recovery import is_torch_leaf, recover
 from planner.tracing.repeats import Repeats
 from planner.tracing.skeletons import copy_with, runs_in_order
