@@ -22,8 +22,9 @@ from planner.tracing.folding import fold, map_leaves
 from planner.tracing.functions import map_tensors, tensors_in
 from planner.tracing.graphs import without_default_keywords
 from planner.tracing.interception import as_written, uncached
-from planner.tracing.ladder import Recordings, capture_all, recover_leaves
+from planner.tracing.ladder import capture_all, recover_leaves
 from planner.tracing.norms import write_out_norms
+from planner.tracing.recordings import Recordings
 from planner.tracing.recovery import without_defaults
 from planner.tracing.shapes import propagate
 from planner.tracing.skeletons import refuse_names, refuse_unseen, without_data

@@ -11,20 +11,19 @@ was given, the graph runs once more with the children's own forwards, and that d
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.fx
 from torch import nn
 
-from planner.tracing.calls import Capture, arguments_of, as_graphs
-from planner.tracing.checks import DECISION, checked_by
+from planner.tracing.calls import Capture, arguments_of
 from planner.tracing.extents import Place
 from planner.tracing.functions import map_tensors
 from planner.tracing.guards import Shapes, shapes_in
+from planner.tracing.interpretation import Replayable, Seen, interpret
 from planner.tracing.keys import is_made_of_tensors, likeness
 from planner.tracing.nested import difference, snapshot, tensors
 from planner.tracing.repeats import Repeats
@@ -43,21 +42,6 @@ class Difference:
     module: nn.Module
     told: str
     shapes: Shapes
-
-
-@dataclass(frozen=True, slots=True)
-class _Recorded:
-    """One call: arguments before it, and after it if it changed them, and what it left behind.
-
-    ``begun`` and ``random`` are the random generator's states before and after.
-    """
-
-    module: nn.Module
-    before: Any
-    after: Any
-    output: Any
-    begun: torch.Tensor
-    random: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +73,6 @@ class _State:
     def values(self, owners: Iterable[nn.Module]) -> list[torch.Tensor]:
         wanted = set(map(id, owners))
         return [value for owner, _, _, value in self.buffers if id(owner) in wanted]
-
-
-@dataclass(slots=True)
-class _Seen:
-    """Of one run of a graph: the checks that failed, and the pairs of sizes that were compared."""
-
-    failed: set[Place] = field(default_factory=set)
-    pairs: dict[Place, set[tuple[int, int]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +112,6 @@ def _stirred(value: Any, shift: int) -> Any:
         return tensor.roll(shift, -1) if moves else tensor.clone()
 
     return map_tensors(value, stir)
-
-
-class _OtherCallError(Exception):
-    """A graph calls its children otherwise than the forward did."""
 
 
 class Checker:
@@ -182,7 +154,7 @@ class Checker:
         self._repeats: Repeats[_Checked] = Repeats(model, marks(captures))
         self.watching = self._repeats.watching
         self._captures = captures
-        self._frames: list[list[_Recorded] | None] = []
+        self._frames: list[list[Replayable] | None] = []
         self._paused = False
         for module in model.modules():
             if not isinstance(module, (torch.jit.ScriptModule, torch.fx.GraphModule)):
@@ -200,7 +172,7 @@ class Checker:
         before = snapshot((args, kwargs))
         versions = [tensor._version for tensor in tensors((args, kwargs))]
         entry = _State.of(module) if capture is not None else None
-        made: list[_Recorded] | None = [] if capture is not None else None
+        made: list[Replayable] | None = [] if capture is not None else None
         begun = torch.get_rng_state()
         call = None if entry is None or self._whole else likeness((args, kwargs))
         done = self._repeats.find(module, call, lambda one: one.serves(before, entry))
@@ -209,7 +181,7 @@ class Checker:
             output = _stirred(done.output, self.skipped)
             if calls is not None:
                 state = torch.get_rng_state()
-                calls.append(_Recorded(module, before, None, snapshot(output), begun, state))
+                calls.append(Replayable(module, before, None, snapshot(output), begun, state))
             return output
         with self._repeats.running(module, call) as keep:
             output = self._enter(made, forward, args, kwargs)
@@ -218,7 +190,7 @@ class Checker:
                 keep(_Checked(before, entry, snapshot(output)))
         after = snapshot((args, kwargs)) if changed else None
         random = begun, torch.get_rng_state()
-        recorded = _Recorded(module, before, after, snapshot(output), *random)
+        recorded = Replayable(module, before, after, snapshot(output), *random)
         if capture is not None and entry is not None and self.difference is None:
             self._check(capture, recorded, entry, made or [])
         if calls is not None:
@@ -227,7 +199,7 @@ class Checker:
 
     def _enter(
         self,
-        calls: list[_Recorded] | None,
+        calls: list[Replayable] | None,
         forward: Forward,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -240,12 +212,12 @@ class Checker:
             self._frames.pop()
 
     def _check(
-        self, capture: Capture, recorded: _Recorded, entry: _State, calls: list[_Recorded]
+        self, capture: Capture, recorded: Replayable, entry: _State, calls: list[Replayable]
     ) -> None:
         module = recorded.module
         left = _State.of(module)
         told = None
-        seen = _Seen()
+        seen = Seen()
         self._paused = True
         everything = list(module.modules())
         # A replay leaves the children's buffers as they are, so it tells about the module's own.
@@ -253,7 +225,7 @@ class Checker:
             entry.restore(owners)
             args, kwargs = snapshot(recorded.before)
             try:
-                output = _interpret(module, capture, args, kwargs, replayed, seen)
+                output = interpret(module, capture, args, kwargs, replayed, seen)
             except Exception as error:  # noqa: BLE001  anything may come out of an operation
                 text = str(error).strip().splitlines()
                 told = f"raises {type(error).__name__}: {text[0] if text else ''}".rstrip(": ")
@@ -276,7 +248,7 @@ class Checker:
 
 
 def _effects_differ(
-    recorded: _Recorded, left: _State, owners: list[nn.Module], output: Any, given: Any
+    recorded: Replayable, left: _State, owners: list[nn.Module], output: Any, given: Any
 ) -> str | None:
     """How a graph's output and what it changed differ from what its forward did."""
     told = difference(recorded.output, output)
@@ -295,95 +267,3 @@ def _effects_differ(
     if not torch.equal(left.random, now.random):
         return "draws other random numbers"
     return None
-
-
-def _interpret(
-    module: nn.Module,
-    capture: Capture,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    calls: list[_Recorded] | None,
-    seen: _Seen,
-) -> Any:
-    """Run the graph of ``module``'s mode; its children are replayed from ``calls``, if given.
-
-    ``seen`` gets what becomes of its checks.
-    """
-    given = arguments_of(module, args, kwargs)
-    graph = capture.train if module.training else capture.eval
-    run = _Own(module, graph, seen) if calls is None else _Replay(module, graph, seen, calls)
-    output = run.run(*(as_graphs(given[name]) for name in capture.call.inputs))
-    if isinstance(run, _Replay) and run.position != len(run.calls):
-        raise _OtherCallError
-    return output
-
-
-_EQUAL = (operator.eq, operator.le, operator.ge)
-"""What holds for equal sizes."""
-
-
-class _Unstopped(torch.fx.Interpreter):
-    """Checks that fail are noted and stop nothing."""
-
-    def __init__(self, module: nn.Module, graph: torch.fx.Graph, seen: _Seen) -> None:
-        super().__init__(module, graph=graph)
-        self.seen = seen
-
-    def run_node(self, n: torch.fx.Node) -> Any:
-        """Run one node."""
-        if n.target is torch._check:
-            (holds,), _ = self.fetch_args_kwargs_from_env(n)
-            if not holds and DECISION in n.meta:
-                self.seen.failed.add(n.meta[DECISION].place)
-            return None
-        if n.target in _EQUAL and all(isinstance(one, torch.fx.Node) for one in n.args):
-            pair, _ = self.fetch_args_kwargs_from_env(n)
-            for place in checked_by(n):
-                self.seen.pairs.setdefault(place, set()).add(pair)
-        return super().run_node(n)
-
-
-class _Own(_Unstopped):
-    """Children run by their own forwards, also those that were registered after the capture."""
-
-    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Run a child."""
-        return as_graphs(self.fetch_attr(target)(*args, **kwargs))
-
-
-class _Replay(_Unstopped):
-    """Children are not run: what they did when the forward called them is done again."""
-
-    def __init__(
-        self,
-        module: nn.Module,
-        graph: torch.fx.Graph,
-        seen: _Seen,
-        calls: list[_Recorded],
-    ) -> None:
-        super().__init__(module, graph, seen)
-        self.calls = calls
-        self.position = 0
-
-    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Give what the child gave.
-
-        Raises:
-            _OtherCallError: it was not called now, or with other arguments.
-        """
-        if self.position == len(self.calls):
-            raise _OtherCallError
-        recorded = self.calls[self.position]
-        self.position += 1
-        if self.fetch_attr(target) is not recorded.module or difference(
-            recorded.before, (args, kwargs)
-        ):
-            raise _OtherCallError
-        if not torch.equal(recorded.begun, torch.get_rng_state()):
-            raise _OtherCallError
-        if recorded.after is not None:
-            pairs = zip(tensors((args, kwargs)), tensors(recorded.after), strict=True)
-            for given, changed in pairs:
-                given.copy_(changed)
-        torch.set_rng_state(recorded.random)
-        return as_graphs(snapshot(recorded.output))
