@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import reading
 import site_lists
+from benchmarks.budgets import faults
 from planner.allocation import allocate
 from planner.construction import _fill
 from planner.errors import AllocationError, InfeasibleBudgetError
@@ -320,6 +321,10 @@ def test_any_surplus_can_be_used(percent):
     allocation = allocated(sites, 4096 * percent // 100)
     assert parameter_count(sites, allocation) == allocation.budget
     verify(sites, allocation)
+
+
+def test_budgets_from_the_least_on_are_used_and_worth_more():
+    assert faults(site_lists.bert(4), 8) == []
 
 
 def test_templates_of_the_menu_leave_no_size_out():
