@@ -7,6 +7,7 @@
 # make scale    time the solver at depths up to 1,536 blocks, and on large models
 # make coverage plan models of torchvision, timm, transformers, and compare what is emitted
 # make allocators compare the solver's objective with every baseline's, on many models and budgets
+# make budgets  allocate from the least budget to 400 %, and check use and worth
 # make zoo      plan ten architectures from their dense count to a small budget, and measure them
 # make bench    train an emitted model and its dense original
 # make regen    plan and emit generated/ again, and bring README's outputs up to date
@@ -17,7 +18,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: plan test check lint types outputs slow matrix optimal scale coverage allocators zoo bench regen clean
+.PHONY: plan test check lint types outputs slow matrix optimal scale coverage allocators budgets zoo bench regen clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -27,6 +28,7 @@ JOBS ?= 2
 BENCH ?= --dense --seeds 0
 COVERAGE ?=
 ALLOCATORS ?=
+BUDGETS ?=
 ZOO ?=
 
 BIN := $(VENV)/bin
@@ -76,6 +78,9 @@ coverage: $(READY)
 
 allocators: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.allocators $(ALLOCATORS)
+
+budgets: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.budgets $(BUDGETS)
 
 zoo: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.architectures $(ZOO)

@@ -69,12 +69,12 @@ BONUS: dict[str, int] = {
 templates to read, so it is a little better than a fixed hash; upsampling correlates neighbours; a
 low rank saves the product as well, where rank is what the tensor has to spare."""
 
-TEMPLATES: dict[int, int] = {2: 0, 4: 3, 8: 2, 16: 0}
-"""Menu of K, and the worth of K templates beyond two: concave, less K multiplications a weight."""
+TEMPLATES: dict[int, int] = {2: 0, 3: 2, 4: 3, 6: 3, 8: 2, 12: 1, 16: 0}
+"""Menu of K, and the worth of K templates beyond two: concave, less K multiplications a weight.
 
-BETWEEN: dict[int, int] = {1: -4, 3: 0, 5: 2, 6: 2, 7: 2}
-"""The worth of other K, which rules may ask for: no more than the neighbours' in the menu, so that
-it is not for the menu that a rule is better. One template is read as a hash is: no choice."""
+K templates of n elements need a bank of (K + 1) n / 2 and read at most K n. Each of the menu needs
+no more than the one before reads, so that no size from 3 n / 2 to 16 n is out of reach.
+"""
 
 SMALL = 100
 """What is smaller than one part in this many of the model is worth keeping as if it were not."""
@@ -287,6 +287,20 @@ def share_value(parameters: int, elements: int) -> int:
 def visible_value(parameters: int, elements: int) -> int:
     """``elements`` times VISIBLE at their ratio, rounded down."""
     return min(slope * parameters + intercept * elements for slope, intercept in VISIBLE)
+
+
+def templates_value(count: int) -> int:
+    """The worth of any number of templates up to the menu's most, as of K in TEMPLATES.
+
+    Between two of the menu it is on the line between theirs, rounded down. One template is read as
+    a hash is: no choice.
+    """
+    if count == 1:
+        return BONUS["hash"] - BONUS["mix"]
+    below = max(k for k in TEMPLATES if k <= count)
+    above = min(k for k in TEMPLATES if k >= count)
+    rise = TEMPLATES[above] - TEMPLATES[below]
+    return TEMPLATES[below] + rise * (count - below) // max(1, above - below)
 
 
 def _own_value(size: int, total: int) -> int:

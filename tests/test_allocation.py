@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import reading
 import site_lists
+from benchmarks.budgets import faults
 from planner.allocation import allocate
 from planner.construction import _fill
 from planner.errors import AllocationError, InfeasibleBudgetError
@@ -21,6 +22,7 @@ from planner.formulation import (
     TEMPLATES,
     VISIBLE,
     formulate,
+    templates_value,
 )
 from planner.ir import GENERATORS, MENU, Allocation, CandidateGroup, Evidence, Solution
 from planner.placement import _hash, hash_reads, place
@@ -311,6 +313,27 @@ def test_a_tenth_of_a_wide_resnet_is_few_large_banks_and_small_layers_of_their_o
     assert len(allocation.banks) <= 4
     large = [bank.size for bank in allocation.banks if bank.size > 1_000_000]
     assert sum(large) > 0.95 * allocation.budget
+
+
+@pytest.mark.parametrize("percent", [151, 190, 205, 240, 300, 405, 445, 600, 805, 845, 1500])
+def test_any_surplus_can_be_used(percent):
+    sites = [site_lists.weight("w", (64, 64), 0.1)]
+    allocation = allocated(sites, 4096 * percent // 100)
+    assert parameter_count(sites, allocation) == allocation.budget
+    verify(sites, allocation)
+
+
+def test_budgets_from_the_least_on_are_used_and_worth_more():
+    assert faults(site_lists.bert(4), 8) == []
+
+
+def test_templates_of_the_menu_leave_no_size_out():
+    for below, above in itertools.pairwise(TEMPLATES):
+        assert (above + 1) / 2 <= below or above - below == 1
+        for between in range(below, above + 1):
+            ends = TEMPLATES[below], TEMPLATES[above]
+            assert min(ends) <= templates_value(between) <= max(ends)
+    assert templates_value(1) + BONUS["mix"] == BONUS["hash"]
 
 
 def test_embeddings_at_another_scale_keep_to_themselves():

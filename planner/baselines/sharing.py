@@ -16,13 +16,12 @@ from planner.baselines.groups import Groups
 from planner.baselines.ruled import Ruled, too_few
 from planner.evidence import grouped_evidence
 from planner.formulation import (
-    BETWEEN,
-    TEMPLATES,
     Option,
     Parameters,
     Problem,
     SiteClass,
     formulate,
+    templates_value,
 )
 from planner.ir import Evidence, Generator, Site
 from planner.valuation import Decision, spending
@@ -31,7 +30,7 @@ MOST_TEMPLATES = 8
 """Of a mix: the reference's limit."""
 
 _PARAMETERS = Parameters(
-    templates={k: {**TEMPLATES, **BETWEEN}[k] for k in range(1, MOST_TEMPLATES + 1)},
+    templates={k: templates_value(k) for k in range(1, MOST_TEMPLATES + 1)},
     copies=tuple(range(2, 129)),
 )
 _RATIOS = 64
