@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from planner.loading import load_model
     from planner.pipeline import plan
     from planner.plans import Plan
+    from planner.probing import probe
     from planner.tracing import trace
 
 __version__ = "0.1.0"
@@ -58,6 +59,7 @@ __all__ = [
     "emit",
     "load_model",
     "plan",
+    "probe",
     "trace",
     "write",
 ]
@@ -69,6 +71,7 @@ _SOURCES = {
     "emit": ("planner.emission", "emit"),
     "load_model": ("planner.loading", "load_model"),
     "plan": ("planner.pipeline", "plan"),
+    "probe": ("planner.probing", "probe"),
     "trace": ("planner.tracing", "trace"),
 }
 
