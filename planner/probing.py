@@ -58,13 +58,11 @@ def probe(
     """The plan of the search-phase module of ``model``, within ``budget``: see the module's text.
 
     Train what it emits for 10 to 15 % of the schedule and save its state dict: it is what
-    ``evidence="learned:FILE"`` of :func:`planner.plan` reads. A bank is no larger than ``templates``
-    times the largest site, beyond which nothing would read it, so that a large budget is not used
+    ``evidence="learned:FILE"`` of :func:`planner.plan` reads. A bank is no larger than
+    ``templates`` times the largest site, as nothing would read the rest: a large budget is not used
     up.
 
-    Args:
-        model: as for :func:`planner.plan`, and so are all arguments but this one:
-        templates: K, from 2 to ``MOST_TEMPLATES``, of all sites.
+    ``templates`` is K, from 2 to ``MOST_TEMPLATES``; the other arguments are those of ``plan``.
 
     Raises:
         PlannerError: as :func:`planner.plan` does; no site can be shared; K is out of range.
