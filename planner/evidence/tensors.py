@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not start.startswith(_ZIP) and start[8:] == b"{":
         return _safetensors(path)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        # An open file: of a path, torch lets the name say what it is.
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise EvidenceError(
             f"{path} holds more than tensors, or is no file of tensors, and is not read: save "
