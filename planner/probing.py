@@ -9,6 +9,10 @@ have similar p (Neural Parameter Allocation Search, section 3.2: cluster the mix
 Coefficients start at ``SPREAD`` times normal values, and scale = σ / (σ_bank · gain) with
 gain² = E Σ_k p_k² ≈ 1/K + (K - 1) · SPREAD² / K², so that W has the site's standard deviation σ.
 
+A step of gradient descent moves p less than it moves W, by 1/K twice: give the coefficients, which
+are a group of their own in ``parameter_groups``, some ten times the learning rate. Optimisers that
+scale each parameter's step, such as Adam, need none of that.
+
 It is a module to learn from, not to keep: it has one group whatever the budget. Weights are never
 resized. SuperWeights (WACV 2024) found fault with probes that warp templates to each layer's size,
 as training does not; a ring that is read element by element has every size as it is.
@@ -26,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from planner.budgets import Amount, the_limit
 from planner.errors import InfeasibleBudgetError, PlannerError
-from planner.evidence import sigma
+from planner.evidence import SPREAD, sigma
 from planner.formulation import chunk_length
 from planner.ir import Allocation, Bank, Placement, Site, Solution, significant
 from planner.pipeline import prepare
@@ -38,8 +42,6 @@ if TYPE_CHECKING:
 
     from planner.examples import Inputs
 
-SPREAD = 0.1
-"""Standard deviation of the coefficients at the start, as ``templates/probe.py.jinja`` has it."""
 MOST_TEMPLATES = 64
 
 

@@ -14,10 +14,11 @@ import site_lists
 from emitted import run
 from models import MODELS
 from planner.errors import AllocationError, EvidenceError
-from planner.evidence import STD_WINDOW, evidence_source, sigma
+from planner.evidence import SPREAD, STD_WINDOW, evidence_source, sigma
 from planner.evidence.gradient import Agreement, gradient_evidence
 from planner.evidence.learned import learned_evidence
 from planner.ir import CandidateGroup, Evidence
+from planner.summary import summarise
 from runtime_rendering import load
 
 TEMPLATES = 4
@@ -69,10 +70,16 @@ def test_the_number_of_groups():
 
 
 def test_without_structure_there_is_one_group():
-    rows = 0.001 * np.ones((10, TEMPLATES))
+    rows = np.arange(TEMPLATES) * np.ones((10, 1))
     assert shared(learned(alike(), rows)) == {frozenset(range(10))}
     scattered = np.random.default_rng(0).standard_normal((10, 16))
     assert shared(learned(alike(), scattered)) == {frozenset(range(10))}
+
+
+def test_a_probe_that_has_hardly_trained_is_refused():
+    start = np.random.default_rng(0).standard_normal((10, TEMPLATES)) * SPREAD
+    with pytest.raises(EvidenceError, match="train it longer"):
+        learned(alike(), start)
 
 
 def test_dissimilarity_is_total_variation():
@@ -132,7 +139,7 @@ def names(count=10):
 
 def test_conflicts_are_kept_apart_and_what_agrees_is_together():
     matrix = products()
-    evidence = gradient_evidence(alike(), Agreement("x", names(), matrix), "gradient:x")
+    evidence = gradient_evidence(alike(), Agreement("x", names(), matrix, 4096), "gradient:x")
     groups = shared(evidence)
     assert {frozenset(one) for one in PLANTED} <= groups
     for group in groups:
@@ -142,10 +149,19 @@ def test_conflicts_are_kept_apart_and_what_agrees_is_together():
     assert max(first.dissimilarity) < 0.1
 
 
+def test_what_may_be_chance_is_no_conflict():
+    """Gradients that have nothing to do with each other, as sketches of two widths see them."""
+    rows = np.random.default_rng(0).standard_normal((10, 4096))
+    chance = Agreement("x", names(), rows @ rows.T, 4096)
+    assert frozenset(range(10)) in shared(gradient_evidence(alike(), chance, "gradient:x"))
+    certain = replace(chance, width=1 << 40)
+    assert frozenset(range(10)) not in shared(gradient_evidence(alike(), certain, "gradient:x"))
+
+
 def test_rows_go_by_names_in_any_order():
     order = np.random.default_rng(1).permutation(10)
-    mixed = Agreement("x", tuple(f"w{i}" for i in order), products()[np.ix_(order, order)])
-    straight = Agreement("x", names(), products())
+    mixed = Agreement("x", tuple(f"w{i}" for i in order), products()[np.ix_(order, order)], 4096)
+    straight = Agreement("x", names(), products(), 4096)
     made = [gradient_evidence(alike(), one, "gradient:x") for one in (mixed, straight)]
     assert made[0] == made[1]
 
@@ -153,14 +169,14 @@ def test_rows_go_by_names_in_any_order():
 def test_a_site_without_gradient_is_no_reason_to_fail():
     matrix = products()
     matrix[4], matrix[:, 4] = 0.0, 0.0
-    evidence = gradient_evidence(alike(), Agreement("x", names(), matrix), "gradient:x")
+    evidence = gradient_evidence(alike(), Agreement("x", names(), matrix, 4096), "gradient:x")
     assert frozenset({6, 7}) in shared(evidence)
-    assert not any(4 in group for group in shared(evidence))
+    assert all(max(g.dissimilarity) > 0.2 for g in evidence.groups if {"w4", "w6"} <= {*g.members})
 
 
 def test_an_agreement_of_other_sites():
     with pytest.raises(EvidenceError, match="'w9' is in one of them alone"):
-        gradient_evidence(alike(9), Agreement("x", names(), products()), "gradient:x")
+        gradient_evidence(alike(9), Agreement("x", names(), products(), 4096), "gradient:x")
 
 
 # --------------------------------------------------------------------------- files
@@ -254,6 +270,7 @@ def test_agreements_that_are_none(tmp_path):
         "agreement": torch.tensor(products()),
         "sites": torch.tensor(list("\n".join(names()).encode()), dtype=torch.uint8),
         "steps": torch.tensor([3]),
+        "width": torch.tensor([4096]),
     }
     skew = good["agreement"].clone()
     skew[0, 1] += 1
@@ -266,6 +283,7 @@ def test_agreements_that_are_none(tmp_path):
         ({"sites": good["sites"].long()}, "no names"),
         ({"sites": good["sites"] | 128}, "no names"),
         ({"steps": torch.tensor([0])}, "no step"),
+        ({"width": torch.tensor([0.5])}, "'width'"),
     ]:
         save_file({**good, **change}, path)
         refused(f"gradient:{path}", match)
@@ -321,19 +339,21 @@ def test_the_way_from_a_probe_to_a_plan_on_the_command_line(tmp_path):
     plan = planner.probe(mlp.spec, "20%", mlp.inputs(), arguments=mlp.arguments)
     module = load(planner.emit(plan), tmp_path)
     model = module.build()
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
     with module.GradientRecorder(model, every=1) as recorder:
-        model(*mlp.inputs()).square().mean().backward()
+        for _ in range(5):
+            model(*mlp.inputs()).square().mean().backward()
+            optimiser.step()
     save_file(model.state_dict(), tmp_path / "probe.safetensors")
     recorder.save(str(tmp_path / "agreement.safetensors"))
-    for evidence in ("learned:probe.safetensors", "gradient:agreement.safetensors"):
-        kind, _, file = evidence.partition(":")
-        asked = ["--evidence", f"{kind}:{tmp_path / file}", "--budget", "20%"]
-        done = run("-m", "planner", "plan", *mlp.command(), *asked, "-o", tmp_path / "plan.json")
-        assert done.status == 0, done.messages
-        shown = run("-m", "planner", "inspect", tmp_path / "plan.json")
-        assert f"evidence   {evidence}" in shown.output
-    (tmp_path / "probe.safetensors").write_bytes(b"PK\x03\x04")
     asked = ["--evidence", f"learned:{tmp_path / 'probe.safetensors'}", "--budget", "20%"]
+    done = run("-m", "planner", "plan", *mlp.command(), *asked, "-o", tmp_path / "plan.json")
+    assert done.status == 0, done.messages
+    assert "evidence   learned:probe.safetensors" in done.output
+    evidence = f"gradient:{tmp_path / 'agreement.safetensors'}"
+    plan = mlp.plan("20%", evidence=evidence)
+    assert plan.evidence == summarise(plan).evidence == "gradient:agreement.safetensors"
+    (tmp_path / "probe.safetensors").write_bytes(b"PK\x03\x04")
     done = run("-m", "planner", "plan", *mlp.command(), *asked, "-o", tmp_path / "none.json")
     assert done.status == 1
     assert done.messages.startswith("error: ")

@@ -12,8 +12,9 @@ import planner
 import site_lists
 from models import MODELS
 from planner.errors import AllocationError, InfeasibleBudgetError, PlannerError
+from planner.evidence import SPREAD
 from planner.ir import Buffer
-from planner.probing import SPREAD, probing
+from planner.probing import probing
 from planner.validation import check, parameter_count
 from runtime_rendering import load
 

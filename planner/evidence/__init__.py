@@ -4,6 +4,7 @@ From shapes alone (``shape``), from a trained probe's coefficients (``learned``)
 gradients of a probe's sites agree (``gradient``).
 """
 
+from planner.evidence.learned import SPREAD
 from planner.evidence.shape import (
     HEIGHTS,
     STD_WINDOW,
@@ -16,6 +17,7 @@ from planner.evidence.sources import evidence_source
 
 __all__ = [
     "HEIGHTS",
+    "SPREAD",
     "STD_WINDOW",
     "dissimilarity",
     "evidence_source",

@@ -2,9 +2,12 @@
 
 A probe's ``GradientRecorder`` averages the dot products M of the sites' gradients on the ring that
 all of them read. With cos = M_ij / √(M_ii M_jj), the distance of two sites is (1 - cos) / 2, from 0
-to 1. Sites in conflict (cos < 0, a distance above ½) are in no candidate group together: complete
-linkage (scikit-learn) joins clusters by their furthest pair, and is cut at ``HEIGHTS``, all below
-½. (SuperWeights, WACV 2024, groups by gradients in place of weights.)
+to 1. A count-sketch of w numbers estimates a cosine to within about 1/√w; what is below four times
+that in size counts as 0, or by chance half of all pairs that have nothing to do with each other, as most
+have, would be in conflict. Sites in conflict (cos < 0, a distance above ½) are in no candidate
+group together: complete linkage (scikit-learn) joins clusters by their furthest pair, and is cut at
+``HEIGHTS``, the last of which joins whatever is not in conflict. (SuperWeights, WACV 2024, groups
+by gradients in place of weights.)
 A site without gradient agrees with none and conflicts with none: its distances are ½.
 """
 
@@ -23,16 +26,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-HEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.499)
+HEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.499, 0.5005)
+_CHANCE = 4.0
+"""Deviations of an estimate: one pair in thirty thousand looks like a conflict by chance."""
+_CONFLICT = 0.501
+"""Least distance of sites in conflict."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Agreement:
-    """Names of sites, and the averaged dot products of their gradients, a row a site."""
+    """Sites by name, mean dot products of their gradients by row, and the width of sketches."""
 
     file: str
     names: tuple[str, ...]
     products: NDArray[np.float64]
+    width: int
 
 
 def read_agreement(file: str, tensors: Mapping[str, Tensor]) -> Agreement:
@@ -44,7 +52,7 @@ def read_agreement(file: str, tensors: Mapping[str, Tensor]) -> Agreement:
     import numpy as np
     import torch
 
-    for key in ("agreement", "sites", "steps"):
+    for key in ("agreement", "sites", "steps", "width"):
         if key not in tensors:
             raise EvidenceError(f"{file} has no {key!r}: give what GradientRecorder.save wrote")
     text, products, steps = tensors["sites"], tensors["agreement"], tensors["steps"]
@@ -52,6 +60,9 @@ def read_agreement(file: str, tensors: Mapping[str, Tensor]) -> Agreement:
         raise EvidenceError(f"{file}: 'sites' holds no names, but {text.dtype}")
     if steps.numel() != 1 or steps.is_floating_point() or int(steps) < 1:
         raise EvidenceError(f"{file} has recorded no step: train within the recorder's context")
+    width = tensors["width"]
+    if width.numel() != 1 or width.is_floating_point() or int(width) < 1:
+        raise EvidenceError(f"{file}: 'width' is not one number from 1")
     try:
         names = tuple(bytes(text.tolist()).decode().split("\n"))
     except UnicodeDecodeError:
@@ -64,7 +75,7 @@ def read_agreement(file: str, tensors: Mapping[str, Tensor]) -> Agreement:
         raise EvidenceError(f"{file}: 'agreement' holds NaN or infinity: the training diverged")
     if (values.diagonal() < 0).any() or not np.allclose(values, values.T):
         raise EvidenceError(f"{file}: 'agreement' is no matrix of dot products")
-    return Agreement(file, names, values)
+    return Agreement(file, names, values, int(width))
 
 
 def gradient_evidence(sites: Sequence[Site], agreement: Agreement, source: str) -> Evidence:
@@ -86,21 +97,22 @@ def gradient_evidence(sites: Sequence[Site], agreement: Agreement, source: str) 
     found = []
     for members in by_dtype(sites):
         places = [row[site.name] for site in members]
-        distances = conflict(agreement.products[np.ix_(places, places)])
+        distances = conflict(agreement.products[np.ix_(places, places)], agreement.width)
         found += candidates(members, distances, _clusters(distances))
     return gathered(source, found, sites)
 
 
-def conflict(products: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(1 - cos) / 2 of each pair, 0 of a site with itself."""
+def conflict(products: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """(1 - cos) / 2 of each pair, 0 of a site with itself; the cosine 0 where it may be chance."""
     import numpy as np
 
     norms = np.sqrt(products.diagonal())
     lengths = norms[:, None] * norms[None, :]
     cosines = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    cosines[np.abs(cosines) < _CHANCE / np.sqrt(width)] = 0.0
     # Rounded for equal results on all machines; a conflict stays one, however slight.
     distances: NDArray[np.float64] = np.round((1 - np.clip(cosines, -1, 1)) / 2, 6)
-    distances = np.where(cosines < 0, np.maximum(distances, 0.500001), distances)
+    distances = np.where(cosines < 0, np.maximum(distances, _CONFLICT), distances)
     np.fill_diagonal(distances, 0.0)
     return distances
 

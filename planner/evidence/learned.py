@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+SPREAD = 0.01
+"""Standard deviation of a probe's coefficients at the start, as ``probe.py.jinja`` has it.
+
+Below twice that, what is in a file cannot be told from the start, and is refused.
+"""
 MOST_GROUPS = 8
 STRUCTURE = 0.25
 """Mean silhouette below which all sites are one group."""
@@ -90,7 +95,7 @@ def learned_evidence(
         groups: how many there are, a dtype.
 
     Raises:
-        EvidenceError: the coefficients are those of another model.
+        EvidenceError: the coefficients are those of another model, or hardly trained.
     """
     import numpy as np
 
@@ -106,7 +111,13 @@ def learned_evidence(
         raise EvidenceError(f"{fault}its banks differ in their number of templates")
     found = []
     for one, flat in zip(members, coefficients, strict=True):
-        mixtures = softmax(flat.reshape(len(one), -1))
+        rows = flat.reshape(len(one), -1)
+        if (rows - rows.mean(axis=1, keepdims=True)).std() < 2 * SPREAD:
+            raise EvidenceError(
+                f"evidence {source!r}: the probe's coefficients are still about where they started;"
+                " train it longer, or its coefficients at a higher learning rate"
+            )
+        mixtures = softmax(rows)
         # Rounded, so that the last digits of a machine's exponential decide nothing.
         distances = np.round(0.5 * np.abs(mixtures[:, None] - mixtures[None, :]).sum(axis=2), 6)
         found += candidates(one, distances, clusters(mixtures, groups))

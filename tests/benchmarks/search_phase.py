@@ -36,10 +36,11 @@ def main() -> None:
     parser.add_argument("--part", type=float, default=0.125, help="of the schedule, for the probe")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="for the files of the search phase")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     arguments = {"depth": options.depth, "widen_factor": options.widen}
-    folder = Path(tempfile.mkdtemp())
+    folder = options.folder or Path(tempfile.mkdtemp())
 
     probe = planner.probe(
         MODEL, options.budget, templates=options.templates, arguments=arguments, seed=options.seed
@@ -48,8 +49,9 @@ def main() -> None:
     torch.manual_seed(options.seed)
     model = emitted.build()
     with emitted.GradientRecorder(model, every=2) as recorder:
+        epochs = options.epochs * options.part
         accuracy, seconds = train(
-            model, options.seed, options.epochs * options.part, BATCH, RATE, bfloat16=False
+            model, options.seed, epochs, BATCH, RATE, bfloat16=False, mixing=10.0
         )
     save_file(model.state_dict(), folder / "probe.safetensors")
     recorder.save(str(folder / "agreement.safetensors"))
