@@ -142,9 +142,8 @@ def test_conflicts_are_kept_apart_and_what_agrees_is_together():
     evidence = gradient_evidence(alike(), Agreement("x", names(), matrix, 4096), "gradient:x")
     groups = shared(evidence)
     assert {frozenset(one) for one in PLANTED} <= groups
-    for group in groups:
-        members = sorted(group)
-        assert (matrix[np.ix_(members, members)] >= 0).all()
+    opposed = {*PLANTED[0]}, {*PLANTED[1]}
+    assert not any(group & opposed[0] and group & opposed[1] for group in groups)
     (first,) = (g for g in evidence.groups if g.members == ("w0", "w3", "w5", "w8"))
     assert max(first.dissimilarity) < 0.1
 

@@ -3,9 +3,9 @@
 A probe's ``GradientRecorder`` averages the dot products M of the sites' gradients on the ring that
 all of them read. With cos = M_ij / √(M_ii M_jj), the distance of two sites is (1 - cos) / 2, from 0
 to 1. A count-sketch of w numbers estimates a cosine to within about 1/√w; what is below four times
-that in size counts as 0, or by chance half of all pairs that have nothing to do with each other, as most
-have, would be in conflict. Sites in conflict (cos < 0, a distance above ½) are in no candidate
-group together: complete linkage (scikit-learn) joins clusters by their furthest pair, and is cut at
+that in size counts as 0. Most pairs have nothing to do with each other, and half of them would be
+in conflict by chance. Sites in conflict (cos < 0, a distance above ½) are in no candidate group
+together: complete linkage (scikit-learn) joins clusters by their furthest pair, and is cut at
 ``HEIGHTS``, the last of which joins whatever is not in conflict. (SuperWeights, WACV 2024, groups
 by gradients in place of weights.)
 A site without gradient agrees with none and conflicts with none: its distances are ½.
