@@ -79,6 +79,7 @@ def plan_model(
     allocator: Annotated[
         str, typer.Option(metavar="NAME", help="cp-sat, the solver, or a baseline such as ring.")
     ] = "cp-sat",
+    evidence: options.Evidence = "shape",
     generators: options.Menu = None,
     constraints: Annotated[
         Path | None,
@@ -88,18 +89,13 @@ def plan_model(
     effort: options.Effort = None,
     time_limit: options.TimeLimit = None,
     verify: options.Verify = True,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the plan here.")
-    ] = None,
-    module: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the emitted module here, too.")
-    ] = None,
+    output: options.PlanOutput = None,
+    module: options.ModuleOutput = None,
     as_json: AsJson = False,
     every_site: EverySite = False,
 ) -> None:
     """Plan MODEL under a budget and report the plan."""
-    if output and module and output.resolve() == module.resolve():
-        raise PlannerError(f"{output} cannot hold both the plan and the module: name two files")
+    _two_files(output, module)
     limits = _limits(budget, target_bytes, max_gradient_bytes)
     example, keywords = _model(inputs, inputs_from, arguments)
     # A model may print while it is built; standard output is for the report alone.
@@ -109,6 +105,7 @@ def plan_model(
             example_inputs=example,
             **limits,
             arguments=keywords,
+            evidence=evidence,
             allocator=allocator,
             generators=_menu(generators),
             constraints=constraints,
@@ -118,12 +115,47 @@ def plan_model(
             progress=progress,
             verify=verify,
         )
-    files: dict[Path, str | bytes] = {}
-    if output:
-        files[output] = made.to_json()
-    if module:
-        files.update(planner.emit(made).files(module))
-    _write(files)
+    _keep(made, output, module)
+    _report(made, as_json=as_json, every_site=every_site)
+
+
+@app.command("probe")
+def probe_model(
+    model: options.Spec,
+    budget: options.Budget = None,
+    target_bytes: options.TargetBytes = None,
+    max_gradient_bytes: options.GradientBytes = None,
+    templates: Annotated[
+        int, typer.Option(metavar="K", help="Templates that all sites mix, from 2 on.")
+    ] = 4,
+    inputs: options.Inputs = None,
+    inputs_from: options.InputsFrom = None,
+    arguments: options.Arguments = None,
+    seed: options.Seed = 0,
+    verify: options.Verify = True,
+    output: options.PlanOutput = None,
+    module: options.ModuleOutput = None,
+    as_json: AsJson = False,
+    every_site: EverySite = False,
+) -> None:
+    """Plan MODEL's search-phase module: all sites share, and learn which of them are alike.
+
+    Train it for 10 to 15 % of the schedule, save its state dict, and plan --evidence learned:FILE.
+    """
+    _two_files(output, module)
+    limits = _limits(budget, target_bytes, max_gradient_bytes)
+    example, keywords = _model(inputs, inputs_from, arguments)
+    with redirect_stdout(sys.stderr):
+        made = planner.probe(
+            model,
+            example_inputs=example,
+            templates=templates,
+            **limits,
+            arguments=keywords,
+            seed=seed,
+            verify=verify,
+        )
+    _keep(made, output, module)
     _report(made, as_json=as_json, every_site=every_site)
 
 
@@ -139,6 +171,7 @@ def compare(
     allocators: Annotated[
         str | None, typer.Option(metavar="LIST", help="Allocators to compare: cp-sat,ring.")
     ] = None,
+    evidence: options.Evidence = "shape",
     seed: options.Seed = 0,
     effort: options.Effort = None,
     verify: options.Verify = True,
@@ -157,6 +190,7 @@ def compare(
             **limits,
             **names,
             arguments=keywords,
+            evidence=evidence,
             seed=seed,
             deterministic_limit=effort,
             verify=verify,
@@ -171,6 +205,7 @@ def curve(
     inputs: options.Inputs = None,
     inputs_from: options.InputsFrom = None,
     arguments: options.Arguments = None,
+    evidence: options.Evidence = "shape",
     generators: options.Menu = None,
     seed: options.Seed = 0,
     effort: options.Effort = None,
@@ -193,6 +228,7 @@ def curve(
             _names(budgets),
             example,
             arguments=keywords,
+            evidence=evidence,
             generators=_menu(generators),
             seed=seed,
             deterministic_limit=effort,
@@ -270,6 +306,21 @@ def _model(
     else:
         example = parse_inputs(inputs) if inputs else None
     return example, parse_arguments(arguments or [])
+
+
+def _two_files(output: Path | None, module: Path | None) -> None:
+    if output and module and output.resolve() == module.resolve():
+        raise PlannerError(f"{output} cannot hold both the plan and the module: name two files")
+
+
+def _keep(plan: Plan, output: Path | None, module: Path | None) -> None:
+    """Write the plan and the module that it emits, where they are wanted."""
+    files: dict[Path, str | bytes] = {}
+    if output:
+        files[output] = plan.to_json()
+    if module:
+        files.update(planner.emit(plan).files(module))
+    _write(files)
 
 
 def _limits(

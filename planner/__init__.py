@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         BudgetError,
         ConstraintConflictError,
         ConstraintError,
+        EvidenceError,
         InfeasibleBudgetError,
         ModelSourceError,
         OutputError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from planner.loading import load_model
     from planner.pipeline import plan
     from planner.plans import Plan
+    from planner.probing import probe
     from planner.tracing import trace
 
 __version__ = "0.1.0"
@@ -42,6 +44,7 @@ __all__ = [
     "BudgetError",
     "ConstraintConflictError",
     "ConstraintError",
+    "EvidenceError",
     "InfeasibleBudgetError",
     "ModelSourceError",
     "OutputError",
@@ -58,6 +61,7 @@ __all__ = [
     "emit",
     "load_model",
     "plan",
+    "probe",
     "trace",
     "write",
 ]
@@ -69,6 +73,7 @@ _SOURCES = {
     "emit": ("planner.emission", "emit"),
     "load_model": ("planner.loading", "load_model"),
     "plan": ("planner.pipeline", "plan"),
+    "probe": ("planner.probing", "probe"),
     "trace": ("planner.tracing", "trace"),
 }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from planner.baselines import ALLOCATORS
 from planner.budgets import Amount, the_limit
 from planner.errors import InfeasibleBudgetError
-from planner.ir import Allocation, significant
+from planner.ir import Allocation, Evidence, significant
 from planner.narrowing import Narrow, narrow
 from planner.pipeline import Subject, allocated, check_allocator, prepare
 from planner.validation import parameter_count
@@ -74,7 +74,7 @@ def compare(
     target_bytes: Amount | None = None,
     max_gradient_bytes: Amount | None = None,
     allocators: Sequence[str] = ALLOCATORS,
-    evidence: str = "shape",
+    evidence: str | Evidence = "shape",
     seed: int = 0,
     arguments: Mapping[str, object] | None = None,
     deterministic_limit: float | None = None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from planner.allocation import sweep
 from planner.budgets import Amount, Limit
 from planner.errors import BudgetError, InfeasibleBudgetError
-from planner.ir import Allocation, Generator, significant
+from planner.ir import Allocation, Evidence, Generator, significant
 from planner.pipeline import Subject, menu_of, prepare
 from planner.validation import parameter_count
 
@@ -62,7 +62,7 @@ def curve(
     budgets: Sequence[Amount],
     example_inputs: Inputs | None = None,
     *,
-    evidence: str = "shape",
+    evidence: str | Evidence = "shape",
     seed: int = 0,
     generators: Sequence[Generator] | None = None,
     arguments: Mapping[str, object] | None = None,

@@ -371,7 +371,7 @@ class Site:
 # --------------------------------------------------------------------------- allocation
 
 Generator: TypeAlias = Literal[
-    "own", "mix", "interpolate", "repeat", "mask", "hash", "lowrank", "tie"
+    "own", "mix", "interpolate", "repeat", "mask", "hash", "lowrank", "tie", "blend"
 ]
 
 GENERATORS: tuple[Generator, ...] = (
@@ -384,6 +384,7 @@ GENERATORS: tuple[Generator, ...] = (
     "lowrank",
     "tie",
 )
+"""What an allocator may choose from; ``blend`` is for probes alone."""
 MENU: tuple[Generator, ...] = tuple(name for name in GENERATORS if name != "tie")
 """What is tried without being asked for: equal tensors are for comparison alone."""
 
@@ -452,6 +453,9 @@ class Placement:
     - ``lowrank``: A·B, A = b[: O·r] as O × r, B = b[O·r :] as r × I, r = ``rank``; a bank of its
       own.
     - ``tie``: b itself (m = n), for every site that ties to it.
+    - ``blend``: Σ_k (p_k - z) T_k, p = softmax(c), T_k as for ``mix``, of any n: the ring is read
+      over and over where n > m. z is 0, or 1 / ``templates`` for a tensor that starts at a constant
+      (``zero``), where c = 0. ``templates`` ≥ 2, ``step`` = 1.
     """
 
     site: str

@@ -1,6 +1,7 @@
 """Options of the commands that take a model: each is declared once."""
 
 # Typer reads these when a command is declared, so they are no mere annotations.
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -45,8 +46,23 @@ Arguments = Annotated[
     list[str] | None,
     typer.Option("--arg", metavar="KEY=VALUE", help="An argument of MODEL's callable."),
 ]
+Evidence = Annotated[
+    str,
+    typer.Option(
+        metavar="KIND",
+        help="What groups are made from: shape, learned:FILE of a trained probe, with ,groups=N if "
+        "wanted, or gradient:FILE of its recorder.",
+    ),
+]
 Menu = Annotated[
     str | None, typer.Option(metavar="LIST", help="Generators to choose from: own,mix,hash.")
+]
+PlanOutput = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the plan here.")
+]
+ModuleOutput = Annotated[
+    Path | None,
+    typer.Option("--module", metavar="FILE", help="Write the emitted module here, too."),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of every choice that is free.")]
 Effort = Annotated[

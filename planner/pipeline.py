@@ -14,7 +14,7 @@ from planner.baselines import ALLOCATORS, SOLVER, allocate_by
 from planner.budgets import Amount, Limit, the_limit
 from planner.constraints import Constraints, read_constraints, resolve
 from planner.errors import PlannerError, TraceError
-from planner.evidence import shape_evidence
+from planner.evidence import evidence_source
 from planner.ir import GENERATORS, MENU, Allocation, Evidence, Generator, Initial, Program, Site
 from planner.plans import Plan
 from planner.rules import Rule
@@ -62,7 +62,7 @@ def plan(
     *,
     target_bytes: Amount | None = None,
     max_gradient_bytes: Amount | None = None,
-    evidence: str = "shape",
+    evidence: str | Evidence = "shape",
     constraints: Constraints | None = None,
     seed: int = 0,
     allocator: str = SOLVER,
@@ -90,7 +90,9 @@ def plan(
         target_bytes: in place of ``budget``, what the emitted module's tensors may take when they
             are stored: ``"64MB"`` or a number; frozen parameters and persistent buffers count.
         max_gradient_bytes: in place of ``budget``, what the gradients of a step may take.
-        evidence: what groups are made from; ``"shape"`` needs no data.
+        evidence: what groups are made from. ``"shape"`` needs no data; ``"learned:FILE"``, with
+            ``,groups=N`` if wanted, is a trained probe's state dict (:func:`planner.probe`), and
+            ``"gradient:FILE"`` what its recorder saved. Or groups in themselves.
         constraints: what the allocation must keep to: a sequence of ``planner.constraints``
             objects, or the path of a TOML or JSON file of them.
         seed: seeds the model's construction and the hash generators.
@@ -114,7 +116,8 @@ def plan(
 
     Raises:
         ModelSourceError, TraceError, UnsupportedSiteError, BudgetError, InfeasibleBudgetError,
-        ConstraintError, ConstraintConflictError, SolveLimitError: see each; all are PlannerError.
+        ConstraintError, ConstraintConflictError, EvidenceError, SolveLimitError: see each; all
+            are PlannerError.
     """
     if time_limit is not None and not 0 < time_limit < math.inf:
         raise PlannerError(f"a time limit of {time_limit} seconds: give one above 0")
@@ -152,7 +155,7 @@ def plan(
     return Plan(
         spec=subject.spec,
         seed=seed,
-        evidence=evidence,
+        evidence=subject.evidence.source,
         budget=limit.text,
         budget_parameters=parameters,
         dense_parameters=subject.dense,
@@ -167,7 +170,7 @@ def prepare(
     model: nn.Module | str | Callable[..., nn.Module],
     example_inputs: Inputs | None = None,
     *,
-    evidence: str = "shape",
+    evidence: str | Evidence = "shape",
     seed: int = 0,
     arguments: Mapping[str, object] | None = None,
     verify: bool = True,
@@ -175,7 +178,8 @@ def prepare(
     """Capture a model and gather evidence: all that comes before a budget. See :func:`plan`.
 
     Raises:
-        ModelSourceError, TraceError, UnsupportedSiteError: see each; all are PlannerError.
+        ModelSourceError, TraceError, UnsupportedSiteError, EvidenceError: see each; all are
+            PlannerError.
     """
     from planner.examples import make_example
     from planner.initializers import initials
@@ -183,8 +187,8 @@ def prepare(
     from planner.tracing import outline, trace
     from planner.tracing.constants import to_buffer
 
-    if evidence != "shape":
-        raise PlannerError(f"evidence {evidence!r} is not known: use 'shape'")
+    # First, as a file that cannot be read should not cost a trace.
+    gather = evidence_source(evidence)
     starts: Mapping[str, Initial]
     origins, frozen = None, cast("Mapping[str, Tensor]", {})
     example = None if example_inputs is None else make_example(example_inputs)
@@ -220,7 +224,7 @@ def prepare(
         spec=spec,
         program=program,
         sites=sites,
-        evidence=shape_evidence(sites),
+        evidence=gather(sites),
         dense=dense_parameters(sites),
         width=_bytes_per_parameter(module),
         stored=_stored(module),

@@ -150,6 +150,7 @@ class Summary:
     model: str
     budget: str
     seed: int
+    evidence: str
     digest: str
     captured: tuple[CaptureFigures, ...]
     obstacle: str
@@ -187,6 +188,7 @@ def summarise(plan: Plan, *, every_site: bool = False) -> Summary:
         model=plan.spec,
         budget=plan.budget,
         seed=plan.seed,
+        evidence=plan.evidence,
         digest=plan.digest,
         captured=_captured(plan.program),
         obstacle=plan.program.obstacle,
@@ -263,7 +265,7 @@ def _bank(bank: Bank, pairs: Sequence[tuple[Site, Placement]]) -> BankFigures:
 
 def _reads(site: Site, placement: Placement, bank: Bank) -> int:
     """Elements of the bank that are read to generate the site once."""
-    if placement.generator == "mix":
+    if placement.generator in ("mix", "blend"):
         return placement.templates * site.size
     if placement.generator == "interpolate":
         return placement.templates * placement.rows * placement.columns
@@ -273,7 +275,7 @@ def _reads(site: Site, placement: Placement, bank: Bank) -> int:
 
 
 def _detail(placement: Placement) -> str:
-    if placement.generator in ("mix", "interpolate"):
+    if placement.generator in ("mix", "interpolate", "blend"):
         return f"K={placement.templates}"
     if placement.generator == "mask":
         return f"c={placement.count}"

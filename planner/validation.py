@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from planner.errors import AllocationError
 from planner.ir import Allocation, Bank, Placement, Site
 
-_WITH_COEFFICIENTS = frozenset({"mix", "interpolate", "repeat", "mask"})
+_WITH_COEFFICIENTS = frozenset({"mix", "interpolate", "repeat", "mask", "blend"})
 _COMPARED_CHUNKS = 64
 
 _Read = tuple[Site, Placement]
@@ -114,6 +114,8 @@ def _check_placement(site: Site, p: Placement, bank: Bank) -> None:
         fits = not constant and p.stride >= 1 and math.gcd(p.stride, period) == 1
     elif p.generator == "lowrank":
         fits = not constant and p.rank >= 1 and m == p.rank * (rows + columns) and m < n
+    elif p.generator == "blend":
+        fits, count = p.templates >= 2 and p.step == 1 and _differ(p, m), p.templates
     elif p.generator == "tie":
         fits = m == n and not constant
     _require(fits, site, f"cannot be made by {p.generator} from {bank.name} of {m} parameters")
@@ -160,8 +162,8 @@ def _check_coverage(bank: Bank, reads: Sequence[_Read]) -> None:
 def _spans(bank: Bank, site: Site, p: Placement) -> Iterator[tuple[int, int]]:
     """(start, length) of what a site reads, start within the ring."""
     n, m = site.size, bank.size
-    if p.generator in {"mix", "interpolate"}:
-        length = n if p.generator == "mix" else p.rows * p.columns
+    if p.generator in {"mix", "interpolate", "blend"}:
+        length = p.rows * p.columns if p.generator == "interpolate" else n
         for k in range(p.templates):
             yield (p.start + k * p.stride) % m, length
     elif p.generator in {"repeat", "mask"}:

@@ -36,7 +36,7 @@ LAYERS = [
     {"plans"},
     {"emission"},
     {"narrowing", "pipeline", "outputs", "summary"},
-    {"comparison", "curves", "reporting"},
+    {"comparison", "curves", "probing", "reporting"},
     {"charts", "columns"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -19,6 +19,7 @@ _CLASSES = {
     "hash": "Hash",
     "lowrank": "LowRank",
     "tie": "Tie",
+    "blend": "Blend",
 }
 _FIELDS = {
     "mix": ("start", "stride", "coefficient", "count"),
@@ -28,6 +29,7 @@ _FIELDS = {
     "hash": ("start", "stride", "seed"),
     "lowrank": ("rank",),
     "tie": (),
+    "blend": ("start", "stride", "coefficient", "count"),
 }
 _DEFAULTS = {"scale": 1.0, "mean": 0.0, "step": 1.0, "zero": False}
 _VARYING = ("start", "stride", "coefficient", "seed")
@@ -133,6 +135,8 @@ def _optional(kind: Generator) -> tuple[str, ...]:
     """Fields that are left out at their default."""
     if kind == "own":
         return ()
+    if kind == "blend":
+        return ("scale", "mean", "zero")
     mixes = kind in ("mix", "interpolate", "repeat", "mask")
     return ("scale", "mean", "step", "zero") if mixes else ("scale", "mean")
 

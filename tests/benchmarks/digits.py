@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -68,21 +69,34 @@ def groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
 
 
 def train(
-    model: nn.Module, seed: int, epochs: int, batch: int, rate: float, bfloat16: bool
+    model: nn.Module,
+    seed: int,
+    epochs: float,
+    batch: int,
+    rate: float,
+    bfloat16: bool,
+    mixing: float = 1.0,
 ) -> tuple[float, float]:
-    """(test accuracy, seconds) after training ``model``, under autocast if ``bfloat16``."""
+    """(test accuracy, seconds) after training ``model``, under autocast if ``bfloat16``.
+
+    Mixing coefficients have ``mixing`` times the learning rate.
+    """
     x, y, x_test, y_test = images()
     cast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16)
     if bfloat16:
         x, x_test = (part.to(memory_format=torch.channels_last) for part in (x, x_test))
     torch.manual_seed(seed)
     optimiser = torch.optim.SGD(groups(model, 5e-4), lr=rate, momentum=0.9)
-    steps = epochs * (len(x) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
+    for group in optimiser.param_groups[1:]:
+        group["lr"] = rate * mixing
+    rates = [group["lr"] for group in optimiser.param_groups]
+    steps = round(epochs * (len(x) // batch))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps)
     begin = time.perf_counter()
     model.train()
-    for epoch in range(epochs):
-        for index in torch.randperm(len(x)).split(batch)[: len(x) // batch]:
+    for epoch in range(math.ceil(epochs)):
+        left = steps - epoch * (len(x) // batch)
+        for index in torch.randperm(len(x)).split(batch)[: min(left, len(x) // batch)]:
             with cast:
                 loss = F.cross_entropy(model(x[index]).float(), y[index])
             optimiser.zero_grad()
