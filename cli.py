@@ -79,6 +79,7 @@ def plan_model(
     allocator: Annotated[
         str, typer.Option(metavar="NAME", help="cp-sat, the solver, or a baseline such as ring.")
     ] = "cp-sat",
+    evidence: options.Evidence = "shape",
     generators: options.Menu = None,
     constraints: Annotated[
         Path | None,
@@ -109,6 +110,7 @@ def plan_model(
             example_inputs=example,
             **limits,
             arguments=keywords,
+            evidence=evidence,
             allocator=allocator,
             generators=_menu(generators),
             constraints=constraints,

@@ -106,5 +106,9 @@ class OutputError(PlannerError):
     """A file that cannot be written."""
 
 
+class EvidenceError(PlannerError):
+    """Evidence that is not known, or whose file cannot be used for this model."""
+
+
 class AllocationError(PlannerError):
     """An allocation that breaks a rule, or evidence that names what the model lacks."""

@@ -50,7 +50,7 @@ _OWNER, _PARAMETER, _KERNEL, _ASPECT, _SIZE, _ROLE, _DEPTH = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
+class Kind:
     """Sites that structure cannot tell apart, by index."""
 
     sites: tuple[int, ...]
@@ -59,6 +59,7 @@ class _Kind:
 
     @property
     def elements(self) -> int:
+        """Of all its sites."""
         return self.first.size * len(self.sites)
 
 
@@ -74,8 +75,8 @@ def shape_evidence(sites: Sequence[Site]) -> Evidence:
     for dtype in sorted({kind.first.dtype for kind in kinds}):
         alike = [kind for kind in kinds if kind.first.dtype == dtype]
         distances = _distances(alike)
-        clusters = _clusters(distances)
-        for cluster in sorted({part for whole in clusters for part in _windows(alike, whole)}):
+        wholes = clusters(distances)
+        for cluster in sorted({part for whole in wholes for part in windows(alike, whole)}):
             unlike = _dissimilarity(alike, distances, cluster)
             pairs = [
                 (site, value)
@@ -146,14 +147,14 @@ def sigma(site: Site) -> float:
     return site.initial.std if site.initial.std > 0 else 1.0 / math.sqrt(max(1, site.matrix[1]))
 
 
-def _kinds(sites: Sequence[Site]) -> list[_Kind]:
+def _kinds(sites: Sequence[Site]) -> list[Kind]:
     grouped: dict[tuple[str, str, tuple[int, ...], str, Initial], list[int]] = {}
     for index, site in enumerate(sites):
         if site.shareable:
             key = (site.owner, site.parameter, site.shape, site.dtype, site.initial)
             grouped.setdefault(key, []).append(index)
     return [
-        _Kind(
+        Kind(
             tuple(members),
             sites[members[0]],
             sum(sites[index].depth for index in members) / len(members),
@@ -162,7 +163,7 @@ def _kinds(sites: Sequence[Site]) -> list[_Kind]:
     ]
 
 
-def _distances(kinds: Sequence[_Kind]) -> NDArray[np.float64]:
+def _distances(kinds: Sequence[Kind]) -> NDArray[np.float64]:
     """Pairwise distances of classes, by the formula of the module's docstring."""
     import numpy as np
 
@@ -194,12 +195,12 @@ def _distances(kinds: Sequence[_Kind]) -> NDArray[np.float64]:
     return capped
 
 
-def _clusters(distances: NDArray[np.float64]) -> list[tuple[int, ...]]:
+def clusters(distances: NDArray[np.float64]) -> list[tuple[int, ...]]:
     """Each class, the clusters at each cut height, and the whole: distinct, sorted index tuples."""
     from sklearn.cluster import AgglomerativeClustering
 
     count = len(distances)
-    clusters = {(index,) for index in range(count)} | {tuple(range(count))}
+    found = {(index,) for index in range(count)} | {tuple(range(count))}
     if count > 1:
         tree = AgglomerativeClustering(
             n_clusters=None, distance_threshold=0.0, metric="precomputed", linkage="average"
@@ -212,11 +213,11 @@ def _clusters(distances: NDArray[np.float64]) -> list[tuple[int, ...]]:
                 (left, right), _ = merges.pop(0)
                 merged = nodes.pop(int(left)) + nodes.pop(int(right))
                 nodes[2 * count - 1 - len(merges) - 1] = tuple(sorted(merged))
-            clusters.update(nodes.values())
-    return sorted(clusters)
+            found.update(nodes.values())
+    return sorted(found)
 
 
-def _windows(kinds: Sequence[_Kind], cluster: tuple[int, ...]) -> list[tuple[int, ...]]:
+def windows(kinds: Sequence[Kind], cluster: tuple[int, ...]) -> list[tuple[int, ...]]:
     """``cluster`` cut into parts whose standard deviations span at most ``STD_WINDOW``.
 
     Cuts are made from the standard deviation with the most elements outwards, so that the bulk of
@@ -244,7 +245,7 @@ def _windows(kinds: Sequence[_Kind], cluster: tuple[int, ...]) -> list[tuple[int
 
 
 def _dissimilarity(
-    kinds: Sequence[_Kind], distances: NDArray[np.float64], cluster: tuple[int, ...]
+    kinds: Sequence[Kind], distances: NDArray[np.float64], cluster: tuple[int, ...]
 ) -> tuple[float, ...]:
     """Mean distance of each class to the elements of the cluster, its own among them."""
     import numpy as np

@@ -45,6 +45,13 @@ Arguments = Annotated[
     list[str] | None,
     typer.Option("--arg", metavar="KEY=VALUE", help="An argument of MODEL's callable."),
 ]
+Evidence = Annotated[
+    str,
+    typer.Option(
+        metavar="KIND",
+        help="What groups are made from: shape, or checkpoint:FILE of trained weights.",
+    ),
+]
 Menu = Annotated[
     str | None, typer.Option(metavar="LIST", help="Generators to choose from: own,mix,hash.")
 ]

@@ -104,6 +104,8 @@ def _heading(summary: Summary) -> Group:
         f"model      {summary.model}",
         f"plan       {summary.digest[:16]}, seed {summary.seed}",
     ]
+    if summary.evidence != "shape":
+        lines.append(f"evidence   {summary.evidence}")
     for index, one in enumerate(summary.captured):
         lines.append(f"{'' if index else 'captured':<10} {_captured(one)}")
     if summary.obstacle:

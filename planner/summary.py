@@ -150,6 +150,7 @@ class Summary:
     model: str
     budget: str
     seed: int
+    evidence: str
     digest: str
     captured: tuple[CaptureFigures, ...]
     obstacle: str
@@ -187,6 +188,7 @@ def summarise(plan: Plan, *, every_site: bool = False) -> Summary:
         model=plan.spec,
         budget=plan.budget,
         seed=plan.seed,
+        evidence=plan.evidence,
         digest=plan.digest,
         captured=_captured(plan.program),
         obstacle=plan.program.obstacle,
