@@ -9,6 +9,8 @@
 # make allocators compare the solver's objective with every baseline's, on many models and budgets
 # make zoo      plan ten architectures from their dense count to a small budget, and measure them
 # make bench    train an emitted model and its dense original
+# make quality train the planner's plans and the baselines on one task, and tabulate accuracy
+# make calibrate correlate the objective of random plans with the accuracy they are trained to
 # make regen    plan and emit generated/ again, and bring README's outputs up to date
 # make clean    remove what was built, but for the environment
 #
@@ -17,7 +19,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: plan test check lint types outputs slow matrix optimal scale coverage allocators zoo bench regen clean
+.PHONY: plan test check lint types outputs slow matrix optimal scale coverage allocators zoo bench quality calibrate regen clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -28,6 +30,8 @@ BENCH ?= --dense --seeds 0
 COVERAGE ?=
 ALLOCATORS ?=
 ZOO ?=
+QUALITY ?=
+CALIBRATE ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -82,6 +86,12 @@ zoo: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/digits.py $(BENCH)
+
+quality: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.quality $(QUALITY)
+
+calibrate: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.calibration $(CALIBRATE)
 
 regen: $(READY)
 	$(BIN)/python tests/list_operations.py
