@@ -10,6 +10,8 @@
 # make budgets  allocate from the least budget to 400 %, and check use and worth
 # make zoo      plan ten architectures from their dense count to a small budget, and measure them
 # make bench    train an emitted model and its dense original
+# make quality train the planner's plans and the baselines on one task, and tabulate accuracy
+# make calibrate correlate the objective of random plans with the accuracy they are trained to
 # make regen    plan and emit generated/ again, and bring README's outputs up to date
 # make clean    remove what was built, but for the environment
 #
@@ -18,7 +20,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: plan test check lint types outputs slow matrix optimal scale coverage allocators budgets zoo bench regen clean
+.PHONY: plan test check lint types outputs slow matrix optimal scale coverage allocators budgets zoo \
+	bench quality calibrate regen clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -30,6 +33,8 @@ COVERAGE ?=
 ALLOCATORS ?=
 BUDGETS ?=
 ZOO ?=
+QUALITY ?=
+CALIBRATE ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -87,6 +92,12 @@ zoo: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/digits.py $(BENCH)
+
+quality: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.quality $(QUALITY)
+
+calibrate: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.calibration $(CALIBRATE)
 
 regen: $(READY)
 	$(BIN)/python tests/list_operations.py

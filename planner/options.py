@@ -51,7 +51,7 @@ Evidence = Annotated[
     typer.Option(
         metavar="KIND",
         help="What groups are made from: shape, learned:FILE of a trained probe, with ,groups=N if "
-        "wanted, or gradient:FILE of its recorder.",
+        "wanted, gradient:FILE of its recorder, or checkpoint:FILE of trained weights.",
     ),
 ]
 Menu = Annotated[

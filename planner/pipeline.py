@@ -7,21 +7,26 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from planner.allocation import allocate
 from planner.baselines import ALLOCATORS, SOLVER, allocate_by
 from planner.budgets import Amount, Limit, the_limit
+from planner.checkpoints import checkpoint_evidence, match_weights, read_checkpoint
 from planner.constraints import Constraints, read_constraints, resolve
 from planner.errors import PlannerError, TraceError
-from planner.evidence import evidence_source
+from planner.evidence import evidence_source, shape_evidence
 from planner.ir import GENERATORS, MENU, Allocation, Evidence, Generator, Initial, Program, Site
 from planner.plans import Plan
+from planner.reconstruction import expected_errors, summary_note, with_errors
 from planner.rules import Rule
 from planner.sites import dense_parameters, find_sites
 from planner.validation import check
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from planner.effort import Progress
@@ -40,6 +45,7 @@ class Subject:
         dense: trainable parameters.
         width: bytes of a trainable parameter, the widest if there are several.
         stored: bytes of what is stored and not trained: frozen parameters, persistent buffers.
+        weights: trained matrices of the shareable sites, if a checkpoint is the evidence.
     """
 
     spec: str
@@ -49,6 +55,7 @@ class Subject:
     dense: int
     width: int
     stored: int
+    weights: Mapping[str, NDArray[np.float64]] | None = None
 
     def parameters(self, limit: Limit) -> int:
         """The trainable parameters that a limit allows."""
@@ -92,7 +99,9 @@ def plan(
         max_gradient_bytes: in place of ``budget``, what the gradients of a step may take.
         evidence: what groups are made from. ``"shape"`` needs no data; ``"learned:FILE"``, with
             ``,groups=N`` if wanted, is a trained probe's state dict (:func:`planner.probe`), and
-            ``"gradient:FILE"`` what its recorder saved. Or groups in themselves.
+            ``"gradient:FILE"`` what its recorder saved; ``"checkpoint:FILE"`` is a trained state
+            dict of this model: each generated site then says in its reason how far it will be from
+            it after ``load_dense_state_dict``. Or groups in themselves.
         constraints: what the allocation must keep to: a sequence of ``planner.constraints``
             objects, or the path of a TOML or JSON file of them.
         seed: seeds the model's construction and the hash generators.
@@ -152,6 +161,11 @@ def plan(
         progress=progress,
     )
     check(subject.sites, allocation)
+    notes: tuple[str, ...] = ()
+    if subject.weights is not None:
+        errors = expected_errors(subject.sites, allocation, subject.weights)
+        allocation = with_errors(allocation, errors)
+        notes = (summary_note(errors, subject.weights, subject.evidence.source),)
     return Plan(
         spec=subject.spec,
         seed=seed,
@@ -162,6 +176,7 @@ def plan(
         program=subject.program,
         sites=subject.sites,
         allocation=allocation,
+        notes=notes,
         constraints=tuple(str(one) for one in asked),
     )
 
@@ -188,7 +203,10 @@ def prepare(
     from planner.tracing.constants import to_buffer
 
     # First, as a file that cannot be read should not cost a trace.
-    gather = evidence_source(evidence)
+    kind, _, file = evidence.partition(":") if isinstance(evidence, str) else ("", "", "")
+    trained = kind == "checkpoint" and bool(file)
+    state = read_checkpoint(file) if trained else None
+    gather = shape_evidence if trained else evidence_source(evidence)
     starts: Mapping[str, Initial]
     origins, frozen = None, cast("Mapping[str, Tensor]", {})
     example = None if example_inputs is None else make_example(example_inputs)
@@ -220,14 +238,22 @@ def prepare(
         for name, value in frozen.items()
     }
     sites = find_sites(module, program, starts, values)
+    weights = None if state is None else match_weights(file, state, sites)
+    gathered = (
+        gather(sites)
+        if weights is None
+        # By its name alone: a plan is the same wherever the file is.
+        else checkpoint_evidence(sites, weights, f"{kind}:{Path(file).name}")
+    )
     return Subject(
         spec=spec,
         program=program,
         sites=sites,
-        evidence=gather(sites),
+        evidence=gathered,
         dense=dense_parameters(sites),
         width=_bytes_per_parameter(module),
         stored=_stored(module),
+        weights=weights,
     )
 
 

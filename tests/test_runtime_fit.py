@@ -97,3 +97,22 @@ def test_state_that_does_not_match_is_refused_whole(cnn: ModuleType) -> None:
         model.load_dense_state_dict({**state, "stem.weight": torch.ones(8, 3, 1, 1)})
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key])
+
+
+def test_a_fit_keeps_the_scale_of_banks(folder: Path) -> None:
+    tables = (
+        'BANKS: dict[str, dict[str, Any]] = {"a": {"size": 48, "std": 0.1, "coefficients": 12}}\n'
+        "SITES: dict[str, Generator] = {\n"
+        '    f"{name}.weight": Mix(\n'
+        '        bank="a", start=4 * k, stride=12, coefficient=2 * k, count=2, scale=1.0\n    )\n'
+        '    for k, name in enumerate("abcdef")\n}\nALIASES: dict[str, str] = {}'
+    )
+    lines = "".join(f"        self.{name} = nn.Linear(6, 4)\n" for name in "abcdef")
+    architecture = TWO_LINEARS.replace("        self.a = nn.Linear(6, 4)\n", lines)
+    module = load(render(subset("mix"), architecture, tables), folder)
+    torch.manual_seed(0)
+    target = {key: 0.1 * torch.randn_like(one) for key, one in module.Net().state_dict().items()}
+    model = module.build()
+    model.load_dense_state_dict(target)
+    # Learning rates are right for the deviations at which parameters are drawn.
+    assert 0.3 < float(model.banks["a"].weight.detach().std()) / 0.1 < 3.0

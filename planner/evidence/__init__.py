@@ -8,10 +8,13 @@ from planner.evidence.learned import SPREAD
 from planner.evidence.shape import (
     HEIGHTS,
     STD_WINDOW,
+    Kind,
+    clusters,
     dissimilarity,
     grouped_evidence,
     shape_evidence,
     sigma,
+    windows,
 )
 from planner.evidence.sources import evidence_source
 
@@ -19,9 +22,12 @@ __all__ = [
     "HEIGHTS",
     "SPREAD",
     "STD_WINDOW",
+    "Kind",
+    "clusters",
     "dissimilarity",
     "evidence_source",
     "grouped_evidence",
     "shape_evidence",
     "sigma",
+    "windows",
 ]

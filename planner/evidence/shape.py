@@ -75,8 +75,8 @@ def shape_evidence(sites: Sequence[Site]) -> Evidence:
     for dtype in sorted({kind.first.dtype for kind in kinds}):
         alike = [kind for kind in kinds if kind.first.dtype == dtype]
         distances = _distances(alike)
-        clusters = _clusters(distances)
-        for cluster in sorted({part for whole in clusters for part in windows(alike, whole)}):
+        wholes = clusters(distances)
+        for cluster in sorted({part for whole in wholes for part in windows(alike, whole)}):
             unlike = _dissimilarity(alike, distances, cluster)
             pairs = [
                 (site, value)
@@ -195,12 +195,12 @@ def _distances(kinds: Sequence[Kind]) -> NDArray[np.float64]:
     return capped
 
 
-def _clusters(distances: NDArray[np.float64]) -> list[tuple[int, ...]]:
+def clusters(distances: NDArray[np.float64]) -> list[tuple[int, ...]]:
     """Each class, the clusters at each cut height, and the whole: distinct, sorted index tuples."""
     from sklearn.cluster import AgglomerativeClustering
 
     count = len(distances)
-    clusters = {(index,) for index in range(count)} | {tuple(range(count))}
+    found = {(index,) for index in range(count)} | {tuple(range(count))}
     if count > 1:
         tree = AgglomerativeClustering(
             n_clusters=None, distance_threshold=0.0, metric="precomputed", linkage="average"
@@ -213,8 +213,8 @@ def _clusters(distances: NDArray[np.float64]) -> list[tuple[int, ...]]:
                 (left, right), _ = merges.pop(0)
                 merged = nodes.pop(int(left)) + nodes.pop(int(right))
                 nodes[2 * count - 1 - len(merges) - 1] = tuple(sorted(merged))
-            clusters.update(nodes.values())
-    return sorted(clusters)
+            found.update(nodes.values())
+    return sorted(found)
 
 
 def windows(kinds: Sequence[Kind], cluster: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -13,7 +13,7 @@ from planner.evidence.shape import shape_evidence
 from planner.evidence.tensors import read_tensors
 from planner.ir import Evidence, Site
 
-KINDS = ("shape", "learned:FILE[,groups=N]", "gradient:FILE")
+KINDS = ("shape", "learned:FILE[,groups=N]", "gradient:FILE", "checkpoint:FILE")
 
 Gather: TypeAlias = Callable[[Sequence[Site]], Evidence]
 """The evidence on given sites; an EvidenceError where they are others than a file is about."""
