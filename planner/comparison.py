@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from planner.baselines import ALLOCATORS
 from planner.budgets import Amount, the_limit
+from planner.constraints import Constraints, resolve
 from planner.errors import InfeasibleBudgetError
 from planner.ir import Allocation, Evidence, significant
 from planner.narrowing import Narrow, narrow
-from planner.pipeline import Subject, allocated, check_allocator, prepare
+from planner.pipeline import Subject, allocated, check_allocator, constraints_of, prepare
+from planner.rules import Rule
 from planner.validation import parameter_count
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ def compare(
     max_gradient_bytes: Amount | None = None,
     allocators: Sequence[str] = ALLOCATORS,
     evidence: str | Evidence = "shape",
+    constraints: Constraints | None = None,
     seed: int = 0,
     arguments: Mapping[str, object] | None = None,
     deterministic_limit: float | None = None,
@@ -82,7 +85,8 @@ def compare(
 ) -> Comparison:
     """Allocate one budget by each of ``allocators``; the model is captured once.
 
-    Arguments are those of :func:`planner.plan`.
+    Arguments are those of :func:`planner.plan`. The solver alone keeps ``constraints``: baselines
+    are what they would be without, and may then be worth more.
 
     Raises:
         PlannerError: as ``plan`` does, but a budget too small for an allocator is an entry.
@@ -90,10 +94,12 @@ def compare(
     limit = the_limit(budget, target_bytes, max_gradient_bytes)
     for name in allocators:
         check_allocator(name)
+    asked = constraints_of(constraints)
     subject = prepare(
         model, example_inputs, evidence=evidence, seed=seed, arguments=arguments, verify=verify
     )
     parameters = subject.parameters(limit)
+    rules = resolve(asked, subject.sites, subject.width)
     return Comparison(
         model=subject.spec,
         evidence=subject.evidence.source,
@@ -101,7 +107,7 @@ def compare(
         parameters=parameters,
         dense=subject.dense,
         entries=tuple(
-            _entry(subject, parameters, name, seed, deterministic_limit)
+            _entry(subject, parameters, name, seed, rules, deterministic_limit)
             for name in dict.fromkeys(allocators)
         ),
         narrow=narrow(subject.program, subject.sites, parameters),
@@ -109,12 +115,22 @@ def compare(
 
 
 def _entry(
-    subject: Subject, parameters: int, name: str, seed: int, deterministic_limit: float | None
+    subject: Subject,
+    parameters: int,
+    name: str,
+    seed: int,
+    rules: Sequence[Rule],
+    deterministic_limit: float | None,
 ) -> Entry:
     start = time.perf_counter()
     try:
         allocation = allocated(
-            subject, parameters, name, seed=seed, deterministic_limit=deterministic_limit
+            subject,
+            parameters,
+            name,
+            seed=seed,
+            rules=rules,
+            deterministic_limit=deterministic_limit,
         )
     except InfeasibleBudgetError as error:
         return Entry(name, significant(time.perf_counter() - start, 3), minimum=error.minimum)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from planner.allocation import sweep
 from planner.budgets import Amount, Limit
+from planner.constraints import Constraints, resolve
 from planner.errors import BudgetError, InfeasibleBudgetError
 from planner.ir import Allocation, Evidence, Generator, significant
-from planner.pipeline import Subject, menu_of, prepare
+from planner.pipeline import Subject, constraints_of, menu_of, prepare
 from planner.validation import parameter_count
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def curve(
     evidence: str | Evidence = "shape",
     seed: int = 0,
     generators: Sequence[Generator] | None = None,
+    constraints: Constraints | None = None,
     arguments: Mapping[str, object] | None = None,
     deterministic_limit: float | None = None,
     verify: bool = True,
@@ -80,6 +82,7 @@ def curve(
     if not budgets:
         raise BudgetError("a curve needs a budget: give one or more")
     menu = menu_of(generators)
+    asked = constraints_of(constraints)
     start = time.perf_counter()
     subject = prepare(
         model, example_inputs, evidence=evidence, seed=seed, arguments=arguments, verify=verify
@@ -96,6 +99,7 @@ def curve(
         seed=seed,
         generators=menu,
         deterministic_limit=deterministic_limit,
+        rules=resolve(asked, subject.sites, subject.width),
     )
     points = []
     for parameters in rising:

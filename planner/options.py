@@ -64,6 +64,10 @@ ModuleOutput = Annotated[
     Path | None,
     typer.Option("--module", metavar="FILE", help="Write the emitted module here, too."),
 ]
+ConstraintFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="What sharing must keep to, as TOML or JSON."),
+]
 Seed = Annotated[int, typer.Option(help="Seed of every choice that is free.")]
 Effort = Annotated[
     float | None,

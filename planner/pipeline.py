@@ -14,7 +14,7 @@ from planner.allocation import allocate
 from planner.baselines import ALLOCATORS, SOLVER, allocate_by
 from planner.budgets import Amount, Limit, the_limit
 from planner.checkpoints import checkpoint_evidence, match_weights, read_checkpoint
-from planner.constraints import Constraints, read_constraints, resolve
+from planner.constraints import Constraint, Constraints, read_constraints, resolve
 from planner.errors import PlannerError, TraceError
 from planner.evidence import evidence_source, shape_evidence
 from planner.ir import GENERATORS, MENU, Allocation, Evidence, Generator, Initial, Program, Site
@@ -138,9 +138,7 @@ def plan(
             f"the allocator {allocator!r} has generators of its own: leave generators out"
         )
     # Before the model is built: a file that cannot be read should not cost a trace.
-    asked = constraints or ()
-    if isinstance(asked, (str, os.PathLike)):
-        asked = read_constraints(asked)
+    asked = constraints_of(constraints)
     if asked and allocator != SOLVER:
         raise PlannerError(
             f"the allocator {allocator!r} keeps no constraints: leave them out, or use {SOLVER!r}"
@@ -288,6 +286,17 @@ def allocated(
         progress=progress,
         deterministic_limit=deterministic_limit,
     )
+
+
+def constraints_of(constraints: Constraints | None) -> Sequence[Constraint]:
+    """The constraints that are asked for, read if they are in a file.
+
+    Raises:
+        ConstraintError: the file cannot be read or is not of the form.
+    """
+    if isinstance(constraints, (str, os.PathLike)):
+        return read_constraints(constraints)
+    return constraints or ()
 
 
 def menu_of(generators: Sequence[Generator] | None) -> tuple[Generator, ...]:

@@ -13,6 +13,7 @@ from planner.allocation import _solve
 from planner.baselines import BASELINES
 from planner.charts import curve_html
 from planner.columns import comparison_text, curve_text, plain, sparkline
+from planner.constraints import read_constraints
 from planner.construction import construct
 from planner.curves import Curve, Point
 from planner.effort import Effort
@@ -194,3 +195,27 @@ def test_some_allocators_in_the_order_asked_for():
     assert made.parameters == 25_000
     with pytest.raises(PlannerError, match="nothing"):
         planner.compare(model.spec, "10%", model.inputs(), allocators=("nothing",))
+
+
+def test_curves_and_comparisons_keep_constraints(tmp_path):
+    model, path = MODELS["mlp"], tmp_path / "rules.toml"
+    path.write_text('[[generator]]\nsites = "*"\nuse = "hash"\n')
+    rules = read_constraints(path)
+    free = planner.curve(model.spec, ["50%"], model.inputs(), verify=False)
+    bound = planner.curve(model.spec, ["50%"], model.inputs(), constraints=path, verify=False)
+    made = planner.compare(
+        model.spec,
+        "50%",
+        model.inputs(),
+        constraints=rules,
+        allocators=("cp-sat", "ring"),
+        verify=False,
+    )
+    plain_ring = planner.compare(
+        model.spec, "50%", model.inputs(), allocators=("ring",), verify=False
+    )
+    planned = model.plan("50%", constraints=rules, verify=False)
+    solver, ring = made.entries
+    assert planned.allocation.solution.objective == solver.objective == bound.points[0].objective
+    assert solver.objective < free.points[0].objective
+    assert ring.objective == plain_ring.entries[0].objective
