@@ -30,14 +30,16 @@ more there. Sensitivity of the loss is not known from weights alone; it counts a
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from planner.errors import EvidenceError
-from planner.evidence import Kind, clusters, windows
-from planner.ir import CandidateGroup, Evidence, Site
+from planner.evidence.candidates import by_dtype, candidates, gathered
+from planner.evidence.shape import clusters
+from planner.evidence.tensors import read_data
+from planner.ir import Evidence, Site
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,23 +65,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """
     import torch
 
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise EvidenceError(f"{path} cannot be read: {error.strerror or error}") from None
-    if start[8:] == b"{" and not start.startswith(b"PK"):
-        return _safetensors(path)
-    try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise EvidenceError(
-            f"{path} holds more than tensors, or is no file of tensors, and is not read: save "
-            "model.state_dict(), best with safetensors.torch.save_file"
-        ) from None
-    except Exception as error:  # noqa: BLE001 - a damaged archive raises almost anything
-        raise EvidenceError(f"{path} is cut off or damaged: {_line(error)}") from None
+    found: Any = read_data(Path(path))
     while isinstance(found, Mapping) and not _is_state(found):
         inner = next((found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)), None)
         if inner is None:
@@ -153,29 +139,13 @@ def checkpoint_evidence(
         weights: trained matrices by site, of :func:`match_weights`.
         source: what the evidence is called.
     """
-    import numpy as np
-
-    found: dict[tuple[str, ...], tuple[float, ...]] = {}
     shareable = [site for site in sites if site.shareable]
     spectra = {site.name: _spectrum(weights[site.name]) for site in shareable}
-    for dtype in sorted({site.dtype for site in shareable}):
-        members = [site for site in shareable if site.dtype == dtype]
+    found = []
+    for members in by_dtype(sites):
         distances = _distances(members, weights, spectra)
-        kinds = [Kind((index,), site, site.depth) for index, site in enumerate(members)]
-        for whole in clusters(distances):
-            for window in windows(kinds, whole):
-                part = tuple(sorted(window))
-                shares = np.array([float(members[index].size) for index in part])
-                means = distances[np.ix_(part, part)] @ (shares / shares.sum())
-                names = tuple(members[index].name for index in part)
-                found[names] = tuple(round(min(1.0, float(mean)), 2) for mean in means)
-    place = {site.name: index for index, site in enumerate(sites)}
-    ordered = sorted(found.items(), key=lambda one: (-len(one[0]), [place[n] for n in one[0]]))
-    return Evidence(
-        source,
-        tuple(CandidateGroup(f"g{i}", names, unlike) for i, (names, unlike) in enumerate(ordered)),
-        _importance(shareable, spectra),
-    )
+        found += candidates(members, distances, clusters(distances))
+    return replace(gathered(source, found, sites), importance=_importance(shareable, spectra))
 
 
 def _importance(
@@ -290,21 +260,3 @@ def _is_state(found: Mapping[Any, Any]) -> bool:
     return any(isinstance(value, torch.Tensor) for value in found.values()) and all(
         isinstance(key, str) and not isinstance(value, Mapping) for key, value in found.items()
     )
-
-
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError:
-        raise EvidenceError(
-            f"{path} is a safetensors file: install safetensors, or save with torch.save"
-        ) from None
-    try:
-        return dict(load_file(path))
-    except SafetensorError as error:
-        raise EvidenceError(f"{path} is cut off or damaged: {_line(error)}") from None
-
-
-def _line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]

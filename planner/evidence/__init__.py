@@ -8,13 +8,10 @@ from planner.evidence.learned import SPREAD
 from planner.evidence.shape import (
     HEIGHTS,
     STD_WINDOW,
-    Kind,
-    clusters,
     dissimilarity,
     grouped_evidence,
     shape_evidence,
     sigma,
-    windows,
 )
 from planner.evidence.sources import evidence_source
 
@@ -22,12 +19,9 @@ __all__ = [
     "HEIGHTS",
     "SPREAD",
     "STD_WINDOW",
-    "Kind",
-    "clusters",
     "dissimilarity",
     "evidence_source",
     "grouped_evidence",
     "shape_evidence",
     "sigma",
-    "windows",
 ]

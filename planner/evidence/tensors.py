@@ -17,14 +17,30 @@ _ZIP = b"PK\x03\x04"
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict. What the file is, its content says, not its name.
+    """The tensors of a flat state dict; see :func:`read_data`.
+
+    Raises:
+        EvidenceError: the file cannot be read, or holds more than a flat dictionary of tensors.
+    """
+    import torch
+
+    found = read_data(path)
+    if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
+        raise EvidenceError(f"{path} holds no state dict, but a {type(found).__name__}")
+    odd = next((key for key, value in found.items() if not isinstance(value, torch.Tensor)), None)
+    if odd is not None:
+        raise EvidenceError(f"{path} holds no plain state dict: {odd!r} is not a tensor")
+    return dict(found)
+
+
+def read_data(path: Path) -> object:
+    """What a file of tensors holds. What kind of file it is, its content says, not its name.
 
     No code from the file runs: a safetensors file has none, and torch reads others with
     ``weights_only``, which refuses whatever is not data.
 
     Raises:
-        EvidenceError: the file is missing, cut off, of another kind, or holds more than a flat
-            dictionary of tensors.
+        EvidenceError: the file is missing, cut off, or holds more than tensors and plain data.
     """
     import torch
 
@@ -39,7 +55,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         # An open file: of a path, torch lets the name say what it is.
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise EvidenceError(
             f"{path} holds more than tensors, or is no file of tensors, and is not read: save "
@@ -49,12 +65,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise EvidenceError(f"{path} is cut off or damaged: {_line(error)}") from None
     except (AttributeError, AssertionError, OSError, OverflowError, MemoryError) as error:
         raise EvidenceError(f"{path} is damaged: {_line(error)}") from None
-    if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
-        raise EvidenceError(f"{path} holds no state dict, but a {type(found).__name__}")
-    odd = next((key for key, value in found.items() if not isinstance(value, torch.Tensor)), None)
-    if odd is not None:
-        raise EvidenceError(f"{path} holds no plain state dict: {odd!r} is not a tensor")
-    return dict(found)
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
