@@ -92,3 +92,5 @@ def test_correlations_come_with_an_interval():
     noisy = [(float(v), float(v + draw.normal())) for v in values]
     rank, low, high = correlation(noisy)
     assert low < rank < high < 1.0
+    with pytest.raises(SystemExit, match="more epochs"):
+        correlation([(1.0, 0.1), (2.0, 0.1), (3.0, 0.1)])

@@ -76,6 +76,8 @@ def correlation(pairs: list[tuple[float, float]], rounds: int = 2000) -> tuple[f
         sample = points[generator.integers(len(points), size=len(points))]
         if np.ptp(sample[:, 0]) > 0 and np.ptp(sample[:, 1]) > 0:
             found.append(spearmanr(sample[:, 0], sample[:, 1]).statistic)
+    if not found:
+        raise SystemExit("all plans are equal in one of the two: train for more epochs")
     low, high = np.percentile(found, [2.5, 97.5])
     return float(spearmanr(points[:, 0], points[:, 1]).statistic), float(low), float(high)
 
