@@ -77,7 +77,7 @@ from planner.effort import Effort, Progress
 from planner.enforcement import add_rule_hints, add_rules
 from planner.errors import InfeasibleBudgetError, PlannerError, SolveLimitError
 from planner.evidence import dissimilarity
-from planner.formulation import Problem, formulate, prune
+from planner.formulation import Problem, coarse, dense_count, formulate, prune
 from planner.ir import MENU, Allocation, Evidence, Generator, Site, Solution
 from planner.placement import place
 from planner.prices import Bound, bound_of, reduced, restored
@@ -178,7 +178,13 @@ def sweep(
     problem = prune(whole)
     scale, incumbent = scale_of(problem), None
     limit = EFFORT if deterministic_limit is None else deterministic_limit
+    fine, dense = problem, dense_count(problem)
+    # Rules may ask for numbers of templates that only the whole menu has.
+    problem = problem if rules else coarse(problem)
     for budget in budgets:
+        if budget > dense and problem is not fine:
+            incumbent = None if incumbent is None else _moved(incumbent, problem, fine)
+            problem = fine
         effort = Effort(limit, time_limit, progress)
         start = construct(problem, budget, scale, effort, incumbent)
         if start is None:
@@ -195,6 +201,17 @@ def sweep(
         allocation = Allocation(budget, banks, placements, solution, generators)
         check(sites, allocation)
         yield allocation
+
+
+def _moved(decision: Decision, problem: Problem, other: Problem) -> Decision:
+    """A decision on ``problem`` as one on ``other``, which has all of its options."""
+    choices = tuple(
+        (None if choice is None else there.options.index(here.options[choice]), count)
+        for here, there, (choice, count) in zip(
+            problem.classes, other.classes, decision.choices, strict=True
+        )
+    )
+    return replace(decision, choices=choices)
 
 
 def _solve(

@@ -17,6 +17,7 @@ from itertools import pairwise
 from planner.effort import Effort
 from planner.formulation import (
     DISSIMILARITY,
+    DOUBLING,
     SHARE,
     VISIBLE,
     Option,
@@ -29,9 +30,6 @@ from planner.valuation import Decision, Scale, spending, worth
 _BEARABLE = (1000, 160, 80, 40, 20, 0)
 _LEVELS = (1, 2)
 _EFFORT = 300_000
-
-_MIXES = (2, 4, 8, 16)
-"""Templates to begin with: ``_upgraded`` finds those between once a bank has its size."""
 
 _Choice = tuple[int | None, int]
 _Choices = tuple[_Choice, ...]
@@ -156,7 +154,7 @@ def _proposals(problem: Problem) -> Iterator[_Choices]:
         yield tuple(_sharing(item, sizes, bearable) for item in problem.classes)
     for level in _LEVELS:
         yield tuple(_nested(item, sizes, level) for item in problem.classes)
-    for templates in _MIXES:
+    for templates in DOUBLING:
         yield tuple(_mixing(item, sizes, templates) for item in problem.classes)
 
 
@@ -164,7 +162,7 @@ def _changes(problem: Problem) -> Iterator[dict[int, _Choice]]:
     """Everything that can join a group does, or one class goes elsewhere."""
     together = [rule.members for rule in problem.rules if rule.kind == "together"]
     for joins in problem.joins():
-        for templates in (0, *_MIXES):
+        for templates in (0, *DOUBLING):
             change = _joining(problem, joins, templates)
             if len(change) == 1 or (change and not templates):
                 yield change

@@ -69,6 +69,9 @@ BONUS: dict[str, int] = {
 templates to read, so it is a little better than a fixed hash; upsampling correlates neighbours; a
 low rank saves the product as well, where rank is what the tensor has to spare."""
 
+DOUBLING = (2, 4, 8, 16)
+"""The numbers of templates to choose from below the dense count."""
+
 TEMPLATES: dict[int, int] = {2: 0, 3: 2, 4: 3, 6: 3, 8: 2, 12: 1, 16: 0}
 """Menu of K, and the worth of K templates beyond two: concave, less K multiplications a weight.
 
@@ -227,6 +230,28 @@ def formulate(
         resolution=resolution,
         rules=_of_classes(rules, classes),
     )
+
+
+def coarse(problem: Problem) -> Problem:
+    """The problem with the numbers of templates in ``DOUBLING`` alone.
+
+    Others fill holes between what banks of more than a tensor's size can hold. Below the dense
+    count they are worth next to nothing, and take the search its time.
+    """
+    classes = tuple(
+        replace(item, options=tuple(one for one in item.options if _is_coarse(one)))
+        for item in problem.classes
+    )
+    return replace(problem, classes=classes)
+
+
+def _is_coarse(option: Option) -> bool:
+    return option.generator != "mix" or option.parameter in DOUBLING
+
+
+def dense_count(problem: Problem) -> int:
+    """Trainable parameters of the model itself."""
+    return problem.kept + sum(item.size * len(item.sites) for item in problem.classes)
 
 
 def prune(problem: Problem) -> Problem:

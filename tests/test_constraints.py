@@ -319,7 +319,7 @@ CONFLICTS = {
         [MinTemplates(THIRD, templates=16), UseGenerator(THIRD, use="mix")],
         DENSE,
         {'min_templates "layer2.*"', 'generator "layer2.*"', "budget"},
-        'lower the templates of min_templates "layer2.*" to 4',
+        'lower the templates of min_templates "layer2.*" to 6',
     ),
 }  # fmt: skip
 
