@@ -193,13 +193,15 @@ def _run(
 def _refuse_changes(twin: nn.Module, values: RandomWeights) -> None:
     """Stop where a forward changed a parameter, which its graph would not see: nor do outputs tell.
 
+    What an embedding with a limit to its norms changes by itself, the emitted one changes as well.
+
     Raises:
         TraceError: names the module that holds the parameter.
     """
     changed = values.changed()
     for path, module in twin.named_modules() if changed else ():
         name = next((one for one, held in module._parameters.items() if id(held) in changed), None)
-        if name is not None:
+        if name is not None and getattr(module, "max_norm", None) is None:
             raise TraceError(
                 f"a forward changes parameter {f'{path}.{name}'.lstrip('.')!r} in place, which may "
                 "be a generated one: move that out of the forward",
