@@ -35,7 +35,8 @@ ATTRIBUTES = (
 _OWN = (
     "ALIASES BANKS Bank Blend FROZEN GENERATED Generator GradientRecorder Hash Interpolate Link "
     "LowRank Mix Mixed PLAN Recurrent SITES Source Target Tie Tile attach build "
-    "elements fit generated initialise install linked locate matrix reset_kept ring stored tensor unpack"
+    "elements fit generated initialise install linked locate matrix reset_kept "
+    "ring stored tensor unpack"
 ).split()
 _IMPORTED = (
     "annotations Any F Iterator Mapping OrderedDict Path Tensor base64 copy dataclass hashlib json "
