@@ -174,10 +174,9 @@ def _spans(bank: Bank, site: Site, p: Placement) -> Iterator[tuple[int, int]]:
         if full >= chunks:
             yield 0, m
         else:
-            # A run of chunks from start; the last chunk of the ring ends at m as far as it counts.
+            # A run of chunks from start; the ring's last chunk wraps, as all that is read does.
             before = min(period if full else 0, chunks - p.start)
-            head, tail = p.start * bank.chunk, min((p.start + before) * bank.chunk, m)
-            yield head, tail - head
+            yield p.start * bank.chunk, before * bank.chunk
             yield 0, ((period if full else 0) - before) * bank.chunk
             yield ((p.start + full) % chunks) * bank.chunk % m, n % bank.chunk
     else:

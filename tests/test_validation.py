@@ -3,7 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import planner.validation
@@ -189,6 +189,7 @@ def test_upsampling_needs_its_windows():
         max_size=3,
     ),
 )
+@example(size=33, chunk=4, hashes=[(32, 1, 0)], mixes=[(1, 1, 1, 3)])
 def test_coverage_is_judged_as_element_by_element(size, chunk, hashes, mixes):
     """Whatever the checker says of unread parameters is what reading every element shows."""
     bank = Bank("x", size, 0, 0.1, chunk)
