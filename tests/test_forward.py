@@ -208,6 +208,17 @@ def test_what_the_next_line_alone_reads_stands_in_it():
     assert "return torch.tanh(torch.tanh(x))\n" in check(chain(2, "x"))
 
 
+def test_an_item_does_not_carry_its_function_past_a_change_in_place():
+    act = Operation("c", "module", "act", (X,))
+    steps = (
+        op("a", "torch.cummax", X, 1, tensor=False),
+        op("b", "operator.getitem", Ref("a"), 0, tensor=False),
+        act,
+        op("d", "torch.tanh", Ref("b")),
+    )
+    check(Graph(steps, Ref("d")))
+
+
 def test_chains_reuse_the_name_and_nest_three_at_most():
     source = check(chain(7, "x"))
     assert source.count("x = torch.tanh(torch.tanh(torch.tanh(x)))") == 2

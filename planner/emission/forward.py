@@ -159,7 +159,7 @@ class _Writer:
         ):
             if self.inlined[first.ref].op == "attribute":
                 return True
-        if self._nests(step, position, uses[0]) or self._is_item(step):
+        if self._nests(step, position, uses[0]) or self._is_item(step, position, uses[0]):
             return True
         if step.tensor or not self._moves(step, position, uses[0]):
             return False
@@ -173,10 +173,15 @@ class _Writer:
             )
         return True
 
-    def _is_item(self, step: Operation) -> bool:
-        """Whether ``step`` takes an item of a tuple, which is the same wherever it is taken."""
+    def _is_item(self, step: Operation, position: int, use: int) -> bool:
+        """Whether ``step`` takes an item of a tuple, which is the same wherever it is taken.
+
+        What makes a tuple without a name of its own goes along, and must be free to move.
+        """
         first = step.args[0] if step.target == "operator.getitem" else None
-        return isinstance(first, Ref) and first.ref in self.whole
+        if not isinstance(first, Ref) or first.ref not in self.whole:
+            return False
+        return first.ref not in self.inlined or self._moves(step, position, use)
 
     def _nests(self, step: Operation, position: int, use: int) -> bool:
         """Whether ``step`` stands within the next line: ``self.bn1(self.conv1(x))``.
