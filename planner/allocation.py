@@ -90,6 +90,7 @@ from planner.solver_model import (
     add_visible,
     constrain,
     decision_of,
+    deterministic_solver,
     objective_of,
     spent,
 )
@@ -278,10 +279,10 @@ def _search(
     """A decision no worse than ``start``, and the bound on the objective of any."""
     add_hint(v, problem, start, scale)
     add_rule_hints(v, problem, start)
-    solver = _run(v, effort, limit, tolerance, watched=True)
-    if solver is None and effort.stopped:
+    solver, status = _run(v, effort, limit, tolerance, watched=True)
+    if status not in _SOLVED and effort.stopped:
         return start, 2**62
-    if solver is None:
+    if status not in _SOLVED:
         raise SolveLimitError(
             f"the solver found no allocation within its limit of {limit}; raise the limit"
         )
@@ -316,12 +317,15 @@ def _least(problem: Problem, effort: Effort, budget: int | None = None) -> Decis
     if budget is not None:
         v.model.add(total <= budget)
     v.model.minimize(total)
-    solver = _run(v, effort, limit)
+    solver, status = _run(v, effort, limit)
     if effort.stopped == "interrupted":
         raise KeyboardInterrupt
-    if solver is None and not effort.stopped and infeasible(v.model):
+    if status == cp_model.INFEASIBLE:
         return None
-    if solver is not None and (
+    # Cuts and probing, which the search does without, may prove it after all.
+    if status not in _SOLVED and not effort.stopped and infeasible(v.model):
+        return None
+    if status in _SOLVED and (
         budget is not None or solver.objective_value <= solver.best_objective_bound
     ):
         return decision_of(solver, v, problem)
@@ -352,32 +356,27 @@ def _settle(
     v.model.minimize(sum(ranks) + sum(sizes) - (len(problem.groups) + 1) * spent(v, smaller))
     add_hint(v, smaller, known, scale)
     add_rule_hints(v, smaller, known)
-    solver = _run(v, effort, effort.limit / 4)
-    if solver is None:
+    solver, status = _run(v, effort, effort.limit / 4)
+    if status not in _SOLVED:
         return found
     return restored(problem, smaller, decision_of(solver, v, smaller))
 
 
 def _run(
     v: Variables, effort: Effort, limit: float, tolerance: int = 0, *, watched: bool = False
-) -> cp_model.CpSolver | None:
-    """The solver after its search, or None if it has no solution to read."""
+) -> tuple[cp_model.CpSolver, cp_model.CpSolverStatus]:
+    """The solver after its search, and how that ended: in ``_SOLVED`` there is a solution."""
     error = v.model.validate()
     if error:
         raise AssertionError(error)
-    solver = cp_model.CpSolver()
-    solver.parameters.num_workers = 1
-    # Fixed: the plan's seed is for hashes, and must not move the search among equal optima.
-    solver.parameters.random_seed = 0
+    solver = deterministic_solver(limit)
     # The relaxation of all constraints is tight here; cuts and probing add little but time.
     solver.parameters.cut_level = 0
     solver.parameters.linearization_level = 2
     solver.parameters.cp_model_probing_level = 0
     solver.parameters.symmetry_level = 0
-    # CP-SAT 9.15 cuts off optimal solutions when it merges at-most-one and linear constraints; a
-    # limit of 0 turns that step of its presolve off.
-    solver.parameters.presolve_inclusion_work_limit = 0
     solver.parameters.absolute_gap_limit = tolerance
-    solver.parameters.max_deterministic_time = limit
-    status = effort.run(solver, v.model, watched=watched)
-    return solver if status in {cp_model.OPTIMAL, cp_model.FEASIBLE} else None
+    return solver, effort.run(solver, v.model, watched=watched)
+
+
+_SOLVED = (cp_model.OPTIMAL, cp_model.FEASIBLE)

@@ -17,7 +17,7 @@ from ortools.sat.python import cp_model
 from planner.enforcement import add_rules, spent_by
 from planner.errors import ConstraintConflictError
 from planner.formulation import TEMPLATES, Problem
-from planner.solver_model import Variables, constrain, spent
+from planner.solver_model import Variables, constrain, deterministic_solver, spent
 
 _LIMIT = 5.0
 _STEPS = 24
@@ -54,7 +54,7 @@ def explain(problem: Problem, budget: int) -> ConstraintConflictError:
 
 def infeasible(model: cp_model.CpModel) -> bool:
     """Whether a model is proven to have no solution."""
-    return bool(_solver().solve(model) == cp_model.INFEASIBLE)
+    return bool(deterministic_solver(_LIMIT).solve(model) == cp_model.INFEASIBLE)
 
 
 def _smallest_core(problem: Problem, budget: int) -> frozenset[int | None]:
@@ -82,7 +82,7 @@ def _hitting_set(
         model.add_bool_or([chosen[item] for item in items if item in correction])
     weight = len(items) ** 2
     model.minimize(sum((weight + place) * chosen[item] for place, item in enumerate(items)))
-    solver = _solver()
+    solver = deterministic_solver(_LIMIT)
     solver.solve(model)
     return frozenset(item for item in items if solver.value(chosen[item]))
 
@@ -97,7 +97,7 @@ def _feasible(problem: Problem, rules: frozenset[int], budget: int | None) -> bo
     _add(v, problem, rules)
     if budget is not None:
         v.model.add(spent(v, problem) <= budget)
-    return _solver().solve(v.model) in {cp_model.OPTIMAL, cp_model.FEASIBLE}
+    return deterministic_solver(_LIMIT).solve(v.model) in {cp_model.OPTIMAL, cp_model.FEASIBLE}
 
 
 def _least(problem: Problem, rules: frozenset[int]) -> int | None:
@@ -105,7 +105,7 @@ def _least(problem: Problem, rules: frozenset[int]) -> int | None:
     v = constrain(problem, None)
     _add(v, problem, rules)
     v.model.minimize(spent(v, problem))
-    solver = _solver()
+    solver = deterministic_solver(_LIMIT)
     # Where the proof is missing, a little more than the least is still enough.
     found = solver.solve(v.model) in {cp_model.OPTIMAL, cp_model.FEASIBLE}
     return round(solver.objective_value) if found else None
@@ -118,7 +118,7 @@ def _correction(problem: Problem, budget: int) -> list[int]:
     add_rules(v, problem, literals)
     v.model.add(spent(v, problem) <= budget)
     v.model.maximize(sum(literals))
-    solver = _solver()
+    solver = deterministic_solver(_LIMIT)
     if solver.solve(v.model) not in {cp_model.OPTIMAL, cp_model.FEASIBLE}:
         return []
     return [one for one, literal in enumerate(literals) if not solver.value(literal)]
@@ -132,7 +132,7 @@ def _nearest(problem: Problem, r: int, others: frozenset[int], budget: int) -> s
         _add(v, problem, others)
         v.model.add(spent(v, problem) <= budget)
         v.model.minimize(spent_by(v, problem, r))
-        solver = _solver()
+        solver = deterministic_solver(_LIMIT)
         if solver.solve(v.model) != cp_model.OPTIMAL:
             return None
         return f"raise the budget of {rule.label} to {round(solver.objective_value):,}"
@@ -164,12 +164,3 @@ def _nearest(problem: Problem, r: int, others: frozenset[int], budget: int) -> s
 def _add(v: Variables, problem: Problem, rules: frozenset[int]) -> None:
     chosen = tuple(rule for number, rule in enumerate(problem.rules) if number in rules)
     add_rules(v, replace(problem, rules=chosen))
-
-
-def _solver() -> cp_model.CpSolver:
-    solver = cp_model.CpSolver()
-    solver.parameters.num_workers = 1
-    solver.parameters.random_seed = 0
-    solver.parameters.presolve_inclusion_work_limit = 0
-    solver.parameters.max_deterministic_time = _LIMIT
-    return solver

@@ -43,6 +43,19 @@ class Variables:
     counted: dict[tuple[int, int], cp_model.IntVar] = field(default_factory=dict)
 
 
+def deterministic_solver(limit: float) -> cp_model.CpSolver:
+    """A solver with one worker and a fixed seed, that ends after ``limit`` of its own seconds."""
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = 1
+    # Fixed: the plan's seed is for hashes, and must not move the search among equal optima.
+    solver.parameters.random_seed = 0
+    # CP-SAT 9.15 cuts off optimal solutions when it merges at-most-one and linear constraints; a
+    # limit of 0 turns that step of its presolve off.
+    solver.parameters.presolve_inclusion_work_limit = 0
+    solver.parameters.max_deterministic_time = limit
+    return solver
+
+
 def constrain(problem: Problem, budget: int | None) -> Variables:
     """Constraints 1 to 3, which hold whatever is asked for."""
     v = Variables()
