@@ -64,6 +64,23 @@ def tensor(site, p, bank, values, coefficients):
     return c[np.arange(n) // -(-n // p.count)] * windows[0]
 
 
+def banks(sites, allocation):
+    """For each bank its sites' (site, placement, tensor), drawn at random, and what they read."""
+    rng = np.random.default_rng(0)
+    placed = {placement.site: placement for placement in allocation.placements}
+    for bank in allocation.banks:
+        members = [site for site in sites if placed[site.name].bank == bank.name]
+        read = np.zeros(bank.size, bool)
+        values, weights = rng.normal(size=bank.size), rng.normal(size=bank.coefficients)
+        made = []
+        for site in members:
+            placement = placed[site.name]
+            for where in indices(site, placement, bank):
+                read[where] = True
+            made.append((site, placement, tensor(site, placement, bank, values, weights)))
+        yield made, read
+
+
 def resize(large, small):
     """Linear interpolation as a matrix, large × small, corners not aligned."""
     matrix = np.zeros((large, small))

@@ -67,21 +67,11 @@ def verify(sites, allocation):
     """The checker's word, then every element by hand."""
     check(sites, allocation)
     assert parameter_count(sites, allocation) <= allocation.budget
-    rng = np.random.default_rng(0)
-    placed = {placement.site: placement for placement in allocation.placements}
-    for bank in allocation.banks:
-        members = [site for site in sites if placed[site.name].bank == bank.name]
-        read = np.zeros(bank.size, bool)
-        values, weights = rng.normal(size=bank.size), rng.normal(size=bank.coefficients)
-        tensors = []
-        for site in members:
-            for where in reading.indices(site, placed[site.name], bank):
-                read[where] = True
-            tensors.append(reading.tensor(site, placed[site.name], bank, values, weights))
-            assert tensors[-1].size == site.size
+    for made, read in reading.banks(sites, allocation):
+        assert all(tensor.size == site.size for site, _, tensor in made)
         assert read.all()
-        for (a, left), (b, right) in itertools.combinations(zip(members, tensors, strict=True), 2):
-            if placed[a.name].generator != "tie" and a.size == b.size:
+        for (a, placement, left), (b, _, right) in itertools.combinations(made, 2):
+            if placement.generator != "tie" and a.size == b.size:
                 assert not np.allclose(left, right)
 
 

@@ -38,22 +38,16 @@ def by_name(allocation):
 def verify(sites, allocation):
     """The checker's word, then every element by hand: banks are read, no two sites are equal."""
     check(sites, allocation)
-    rng, placed = np.random.default_rng(0), by_name(allocation)
-    for bank in allocation.banks:
-        members = [site for site in sites if placed[site.name].bank == bank.name]
-        read = np.zeros(bank.size, bool)
-        values, weights = rng.normal(size=bank.size), rng.normal(size=bank.coefficients)
-        tensors = []
-        for site in members:
-            for where in reading.indices(site, placed[site.name], bank):
-                read[where] = True
-            tensors.append(reading.tensor(site, placed[site.name], bank, values, weights))
-            if placed[site.name].count == 1:  # a factor alone tells no two tensors apart
-                tensors[-1] = tensors[-1] / np.linalg.norm(tensors[-1])
+    for made, read in reading.banks(sites, allocation):
         assert read.all()
-        for (a, left), (b, right) in itertools.combinations(zip(members, tensors, strict=True), 2):
+        scaled = [
+            # A factor alone tells no two tensors apart.
+            (site, one, tensor / np.linalg.norm(tensor) if one.count == 1 else tensor)
+            for site, one, tensor in made
+        ]
+        for (a, placement, left), (b, _, right) in itertools.combinations(scaled, 2):
             # A tensor of one element is parallel to every other.
-            if placed[a.name].generator != "tie" and a.size == b.size > 1:
+            if placement.generator != "tie" and a.size == b.size > 1:
                 assert not np.allclose(left, right)
                 assert not np.allclose(left, -right)
 
