@@ -6,17 +6,15 @@ import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from planner.allocation import allocate
 from planner.baselines import ALLOCATORS, SOLVER, allocate_by
 from planner.budgets import Amount, Limit, the_limit
-from planner.checkpoints import checkpoint_evidence, match_weights, read_checkpoint
 from planner.constraints import Constraint, Constraints, read_constraints, resolve
 from planner.errors import PlannerError, TraceError
-from planner.evidence import evidence_source, shape_evidence
+from planner.evidence import evidence_source
 from planner.ir import GENERATORS, MENU, Allocation, Evidence, Generator, Initial, Program, Site
 from planner.plans import Plan
 from planner.reconstruction import expected_errors, summary_note, with_errors
@@ -45,7 +43,7 @@ class Subject:
         dense: trainable parameters.
         width: bytes of a trainable parameter, the widest if there are several.
         stored: bytes of what is stored and not trained: frozen parameters, persistent buffers.
-        weights: trained matrices of the shareable sites, if a checkpoint is the evidence.
+        weights: trained matrices of the shareable sites, where a checkpoint is the evidence.
     """
 
     spec: str
@@ -55,7 +53,7 @@ class Subject:
     dense: int
     width: int
     stored: int
-    weights: Mapping[str, NDArray[np.float64]] | None = None
+    weights: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def parameters(self, limit: Limit) -> int:
         """The trainable parameters that a limit allows."""
@@ -160,7 +158,7 @@ def plan(
     )
     check(subject.sites, allocation)
     notes: tuple[str, ...] = ()
-    if subject.weights is not None:
+    if subject.weights:
         errors = expected_errors(subject.sites, allocation, subject.weights)
         allocation = with_errors(allocation, errors)
         notes = (summary_note(errors, subject.weights, subject.evidence.source),)
@@ -201,10 +199,7 @@ def prepare(
     from planner.tracing.constants import to_buffer
 
     # First, as a file that cannot be read should not cost a trace.
-    kind, _, file = evidence.partition(":") if isinstance(evidence, str) else ("", "", "")
-    trained = kind == "checkpoint" and bool(file)
-    state = read_checkpoint(file) if trained else None
-    gather = shape_evidence if trained else evidence_source(evidence)
+    gather = evidence_source(evidence)
     starts: Mapping[str, Initial]
     origins, frozen = None, cast("Mapping[str, Tensor]", {})
     example = None if example_inputs is None else make_example(example_inputs)
@@ -236,13 +231,7 @@ def prepare(
         for name, value in frozen.items()
     }
     sites = find_sites(module, program, starts, values)
-    weights = None if state is None else match_weights(file, state, sites)
-    gathered = (
-        gather(sites)
-        if weights is None
-        # By its name alone: a plan is the same wherever the file is.
-        else checkpoint_evidence(sites, weights, f"{kind}:{Path(file).name}")
-    )
+    gathered, weights = gather(sites)
     return Subject(
         spec=spec,
         program=program,

@@ -11,12 +11,12 @@ from torch import nn
 
 import planner
 from emitted import load
-from planner.checkpoints import (
+from planner.errors import EvidenceError
+from planner.evidence.checkpoint import (
     checkpoint_evidence,
     match_weights,
     read_checkpoint,
 )
-from planner.errors import EvidenceError
 from planner.ir import Allocation, Bank, Initial, Placement, Site, Solution
 from planner.reconstruction import expected_errors
 

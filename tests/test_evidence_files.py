@@ -297,7 +297,7 @@ def test_the_content_says_what_a_file_is(tmp_path):
     torch.save(coefficients(), tmp_path / "old", _use_new_zipfile_serialization=False)
     save_file(coefficients(key="module.banks_.bank0.coefficients"), tmp_path / "wrapped")
     made = {
-        evidence_source(f"learned:{tmp_path / name}")(alike()).groups
+        evidence_source(f"learned:{tmp_path / name}")(alike())[0].groups
         for name in ("a.pt", "a.safetensors", "old", "wrapped")
     }
     assert len(made) == 1

@@ -1,7 +1,7 @@
 """Evidence: which sites may share a bank, and how unlike they are.
 
-From shapes alone (``shape``), from a trained probe's coefficients (``learned``), or from how the
-gradients of a probe's sites agree (``gradient``).
+From shapes alone (``shape``), from a trained probe's coefficients (``learned``), from how the
+gradients of a probe's sites agree (``gradient``), or from trained weights (``checkpoint``).
 """
 
 from planner.evidence.learned import SPREAD
